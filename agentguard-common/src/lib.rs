@@ -1,2 +1,21 @@
-//! Shared types.
+//! What the kernel programs and the daemon share: limits, names, wire types
+//! and the one decision function. `no_std`, no dependencies: the same code runs
+//! behind the verifier, in `agentguard policy explain` and in the tests.
+//!
+//! Reading order: what is decided ([`verb`], [`verdict`]), about whom
+//! ([`identity`]), by which tables ([`path`], [`net`]), how ([`decision`]), and
+//! what is told about it ([`event`], [`counter`]).
 #![no_std]
+
+pub mod counter;
+pub mod decision;
+pub mod event;
+pub mod identity;
+pub mod limits;
+pub mod names;
+pub mod net;
+pub mod path;
+#[cfg(feature = "user")]
+mod pod;
+pub mod verb;
+pub mod verdict;

@@ -1,0 +1,60 @@
+//! What the kernel counts besides decisions. The index is the wire format; the
+//! name is the `reason` label of `agentguard_kernel_errors_total`.
+
+/// A counter in the kernel map `COUNTERS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Counter {
+    /// An event was lost because the ring of denials was full.
+    DenialDropped = 0,
+    /// An event was lost because the ring of everything else was full.
+    AuditDropped = 1,
+    /// A child could not be tagged; its `fork` failed.
+    TagFailed = 2,
+    /// A tag named a run or policy that the tables do not hold; denied.
+    TagStale = 3,
+    /// A path was deeper than the limit; denied.
+    PathTooDeep = 4,
+    /// A path could not be read or a table entry was missing; denied.
+    PathUnreadable = 5,
+    /// An address could not be read; denied.
+    AddressUnreadable = 6,
+    /// The tag by address could not be removed when a task ended.
+    UntagFailed = 7,
+    /// Task storage missed and the second lookup found the tag.
+    StorageMissed = 8,
+}
+
+impl Counter {
+    /// Number of counters.
+    pub const COUNT: usize = 9;
+
+    /// All counters, in order of their numbers.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::DenialDropped,
+        Self::AuditDropped,
+        Self::TagFailed,
+        Self::TagStale,
+        Self::PathTooDeep,
+        Self::PathUnreadable,
+        Self::AddressUnreadable,
+        Self::UntagFailed,
+        Self::StorageMissed,
+    ];
+
+    /// The name in metrics and in `doctor`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DenialDropped => "denial_dropped",
+            Self::AuditDropped => "audit_dropped",
+            Self::TagFailed => "tag_failed",
+            Self::TagStale => "tag_stale",
+            Self::PathTooDeep => "path_too_deep",
+            Self::PathUnreadable => "path_unreadable",
+            Self::AddressUnreadable => "address_unreadable",
+            Self::UntagFailed => "untag_failed",
+            Self::StorageMissed => "storage_missed",
+        }
+    }
+}

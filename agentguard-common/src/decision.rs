@@ -1,0 +1,101 @@
+//! The decision function. Hooks gather the subject and the object; this says
+//! what happens. Nothing else turns a rule into a verdict, in the kernel or out.
+
+use crate::identity::{PolicyRecord, RunRecord, Tag, run_state};
+use crate::net::NetMatch;
+use crate::path::PathRow;
+use crate::verb::{Verb, Verbs};
+use crate::verdict::{Decision, Reason, Verdict};
+
+/// Who asks: the tag and the records it points to.
+#[derive(Clone, Copy)]
+pub struct Subject<'a> {
+    /// The task's tag.
+    pub tag: Tag,
+    /// The agent's policy in force.
+    pub policy: &'a PolicyRecord,
+    /// The run.
+    pub run: &'a RunRecord,
+}
+
+/// What stands before any rule: the run's state, its lease, a policy at all.
+/// `now` is `CLOCK_BOOTTIME` in nanoseconds; it is asked for only when the run
+/// has a lease.
+#[inline(always)]
+pub fn standing(subject: &Subject<'_>, now: impl FnOnce() -> u64) -> Option<Decision> {
+    if subject.run.serial != subject.tag.run_serial {
+        return Some(Decision::deny(Reason::Unknown));
+    }
+    match subject.run.state {
+        run_state::ACTIVE => {}
+        run_state::PAUSED => return Some(Decision::deny(Reason::Paused)),
+        run_state::REVOKED => return Some(Decision::deny(Reason::Revoked)),
+        _ => return Some(Decision::deny(Reason::Unknown)),
+    }
+    if subject.run.lease_until != 0 && now() >= subject.run.lease_until {
+        return Some(Decision::deny(Reason::LeaseExpired));
+    }
+    if subject.policy.generation == 0 {
+        return Some(Decision::deny(Reason::NoPolicy));
+    }
+    None
+}
+
+/// Turns one verb's matched bits (0: no rule) into a decision.
+#[inline(always)]
+fn settle(policy: &PolicyRecord, verb: Verb, bits: u8, rule: u16) -> Decision {
+    match Verdict::from_bits(bits) {
+        Some(verdict) => Decision {
+            verdict,
+            reason: if u32::from(rule) < policy.protected_rules {
+                Reason::Protected
+            } else {
+                Reason::Rule
+            },
+            rule,
+        },
+        None => Decision {
+            // A default that is not set can only be a damaged record: closed.
+            verdict: match Verdict::from_bits(policy.default_bits(verb)) {
+                Some(verdict) => verdict,
+                None => Verdict::Deny,
+            },
+            reason: Reason::Default,
+            rule: 0,
+        },
+    }
+}
+
+/// Decides an operation that needs all of `wanted` on one path. Returns the
+/// strictest verb's decision and that verb; for an empty set, read is judged.
+#[inline(always)]
+pub fn decide_path(subject: &Subject<'_>, wanted: Verbs, row: &PathRow) -> (Decision, Verb) {
+    let mut verb = Verb::Read;
+    let mut worst: Option<Decision> = None;
+    let mut consider = |candidate: Verb| {
+        if wanted.has(candidate) {
+            let rule = row.rules[candidate as usize];
+            let decision = settle(subject.policy, candidate, row.bits(candidate), rule);
+            if worst.is_none_or(|seen| decision.verdict as u8 > seen.verdict as u8) {
+                worst = Some(decision);
+                verb = candidate;
+            }
+        }
+    };
+    consider(Verb::Write);
+    consider(Verb::Create);
+    consider(Verb::Delete);
+    consider(Verb::Attributes);
+    consider(Verb::Exec);
+    consider(Verb::Read);
+    match worst {
+        Some(decision) => (decision, verb),
+        None => (settle(subject.policy, Verb::Read, row.bits(Verb::Read), row.rules[0]), verb),
+    }
+}
+
+/// Decides a network operation from what the tables said of its address.
+#[inline(always)]
+pub fn decide_net(subject: &Subject<'_>, verb: Verb, matched: NetMatch) -> Decision {
+    settle(subject.policy, verb, matched.verdict, matched.rule)
+}

@@ -1,0 +1,136 @@
+//! Who: the tag on a task, and the records of runs and agents it points to.
+
+use crate::verb::Verb;
+
+/// The identity that the kernel keeps in task storage and copies at task
+/// creation. Indexes into [`RunRecord`]s and agents; `run_serial`
+/// tells a reused run slot from the run that this tag was made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Tag {
+    /// Index into the table of heads.
+    pub agent: u32,
+    /// Index into the run table.
+    pub run: u32,
+    /// Serial number of the run; never zero for a tagged task.
+    pub run_serial: u64,
+}
+
+impl Tag {
+    /// Whether this is a tag at all: storage is zeroed when created.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_set(&self) -> bool {
+        self.run_serial != 0
+    }
+}
+
+/// State of a run, as the kernel sees it.
+pub mod run_state {
+    /// The slot is free.
+    pub const FREE: u32 = 0;
+    /// Operations are decided by policy.
+    pub const ACTIVE: u32 = 1;
+    /// Every operation is denied until resumed.
+    pub const PAUSED: u32 = 2;
+    /// Every operation is denied for good.
+    pub const REVOKED: u32 = 3;
+}
+
+/// One run, in the kernel. The map is mapped into the daemon's memory: the
+/// daemon stores `state` and `lease_until` atomically, the kernel adds to the
+/// counters atomically, and neither overwrites the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct RunRecord {
+    /// Serial number: equal to the tag's, or the tag is stale.
+    pub serial: u64,
+    /// Boot-clock nanoseconds (`CLOCK_BOOTTIME`) at which its rights end; zero: never.
+    pub lease_until: u64,
+    /// The run id, a UUIDv7, so that records survive the daemon.
+    pub id: [u8; 16],
+    /// Live tasks (threads), counted by the kernel.
+    pub tasks: i64,
+    /// Events that the kernel tried to send, counted by the kernel.
+    pub events: u64,
+    /// Of these, lost because a ring was full.
+    pub lost: u64,
+    /// Denied and asked decisions, counted by the kernel whether or not an event got through.
+    pub denials: u64,
+    /// Boot-clock nanoseconds of the first and the last lost event; zero: none.
+    pub first_lost: u64,
+    /// See [`RunRecord::first_lost`].
+    pub last_lost: u64,
+    /// One of [`run_state`].
+    pub state: u32,
+    /// Index of its agent.
+    pub agent: u32,
+}
+
+/// Roots of the address tries for one verb.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct NetRoots {
+    /// Entry for IPv4 (see [`crate::net`]).
+    pub v4: u32,
+    /// Entry for IPv6.
+    pub v6: u32,
+}
+
+/// One generation of one agent's policy. Written once to a free slot of
+/// `POLICIES`, then put in force by one 32-bit store into `HEADS[agent]`: every
+/// decision sees exactly one generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct PolicyRecord {
+    /// Policy generation, global and never reused; zero: no policy, all denied.
+    pub generation: u32,
+    /// [`Mode`](crate::verdict::Mode) as a number.
+    pub mode: u8,
+    /// Zero; keeps the layout explicit.
+    pub reserved: u8,
+    /// Verdict per verb when no rule matches, two bits each, verb 0 lowest.
+    pub defaults: u16,
+    /// Start state for file systems that the policy does not know.
+    pub unknown_start: u32,
+    /// Which start states are current: part of the key in `PATH_STARTS`.
+    pub starts: u32,
+    /// Rules below this index are built-in protections.
+    pub protected_rules: u32,
+    /// Reserved for alignment, zero.
+    pub reserved2: u32,
+    /// Tries for `connect`.
+    pub connect: NetRoots,
+    /// Tries for `listen`.
+    pub listen: NetRoots,
+}
+
+impl PolicyRecord {
+    /// Two bits of the verb's default.
+    #[must_use]
+    #[inline(always)]
+    pub const fn default_bits(&self, verb: Verb) -> u8 {
+        (self.defaults >> (2 * verb as u16)) as u8 & 3
+    }
+}
+
+/// What the enrolment iterator is asked to do: tag every thread of `tgid`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct EnrolRequest {
+    /// The tag to give.
+    pub tag: Tag,
+    /// Thread group id in the initial PID namespace; zero: nothing to do.
+    pub tgid: u32,
+    /// Threads tagged, filled in by the kernel.
+    pub tagged: u32,
+    /// Threads that could not be tagged, filled in by the kernel.
+    pub failed: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<Tag>() == 16);
+const _: () = assert!(size_of::<RunRecord>() == 88);
+const _: () = assert!(size_of::<PolicyRecord>() == 40);
+const _: () = assert!(size_of::<EnrolRequest>() == 32);

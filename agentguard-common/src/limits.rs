@@ -1,0 +1,75 @@
+//! Every limit of AgentGuard that a kernel map or a wire type has, and what
+//! happens when it is reached.
+
+/// Agents (manifests) loaded at once. One more: the policy is refused at load.
+pub const AGENTS: u32 = 1_024;
+
+/// Policy records: each agent's current generation and the next.
+pub const POLICIES: u32 = 2 * AGENTS;
+
+/// Live runs. One more: `agentguard run` is refused; nothing starts untagged.
+pub const RUNS: u32 = 16_384;
+
+/// Tagged tasks (threads) on the host. One more: `fork` fails with `ENOMEM`
+/// for the tagged parent, so no child starts without its tag.
+pub const TASKS: u32 = 262_144;
+
+/// Automaton states for paths, over all agents and the two policy generations
+/// that live at once during a reload. Exceeded: the policy is refused at load.
+pub const PATH_STATES: u32 = 131_072;
+
+/// Named transitions between those states. Exceeded: refused at load.
+pub const PATH_TRANSITIONS: u32 = 262_144;
+
+/// Distinct verdict rows that end states point to. Exceeded: refused at load.
+pub const PATH_ROWS: u32 = 65_536;
+
+/// States of the byte automata for names with `*` and `?` inside. Exceeded:
+/// refused at load, naming the agent whose patterns are too entangled.
+pub const GLOB_STATES: u32 = 4_096;
+
+/// (agent, file system) pairs that have a start state. Exceeded: the file
+/// systems left out get the agent's start state for unknown file systems.
+pub const PATH_STARTS: u32 = 65_536;
+
+/// Names between the root of a file system and a file. Deeper: denied for
+/// tagged tasks, reason [`TooDeep`](crate::verdict::Reason::TooDeep).
+pub const PATH_DEPTH: u32 = 64;
+
+/// Bytes of one file name (`NAME_MAX` of Linux).
+pub const NAME_BYTES: usize = 255;
+
+/// Bytes of a path in an event (`PATH_MAX` of Linux). A longer one is cut at
+/// its front, which the event says; the verdict does not depend on it.
+pub const PATH_BYTES: usize = 4_096;
+
+/// Nodes of the address tries, 16 branches each, over all agents and two
+/// generations. Exceeded: refused at load.
+pub const NET_NODES: u32 = 65_536;
+
+/// Distinct sets of port rules at the leaves of the tries. Exceeded: refused.
+pub const NET_SETS: u32 = 32_768;
+
+/// Port intervals over all sets. Exceeded: refused at load.
+pub const NET_PORTS: u32 = 65_536;
+
+/// Rules of one agent: an event names its rule by a 16-bit index.
+pub const RULES_PER_AGENT: usize = 32_768;
+
+/// Path rules over all agents.
+pub const PATH_RULES: usize = 16_384;
+
+/// Network rules over all agents.
+pub const NET_RULES: usize = 16_384;
+
+/// Bytes of the ring for denied, asked and failed decisions. Full: the event
+/// is dropped and counted per run; the verdict stands.
+pub const DENIALS_RING_BYTES: u32 = 2 * 1024 * 1024;
+
+/// Bytes of the ring for everything else, so that a flood of allowed
+/// operations cannot push out a denial. Full: dropped and counted.
+pub const AUDIT_RING_BYTES: u32 = 4 * 1024 * 1024;
+
+const _: () = assert!(PATH_STATES.is_power_of_two());
+const _: () = assert!(DENIALS_RING_BYTES.is_power_of_two() && AUDIT_RING_BYTES.is_power_of_two());
+const _: () = assert!(RULES_PER_AGENT <= u16::MAX as usize);

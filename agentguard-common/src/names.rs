@@ -1,0 +1,46 @@
+//! Names that exist on both sides of the kernel boundary, once each. Pins have
+//! the same name under the pin directory.
+
+/// Kernel maps.
+pub mod map {
+    /// Task storage: the tag.
+    pub const TASKS: &str = "TASKS";
+    /// The tag again, by task address, where task storage can miss (before 6.2).
+    pub const TASKS_BY_ADDRESS: &str = "TASKS_BY_ADDRESS";
+    /// Slot of the policy in force, by agent index.
+    pub const HEADS: &str = "HEADS";
+    /// Policy records by slot.
+    pub const POLICIES: &str = "POLICIES";
+    /// Run records by run index.
+    pub const RUNS: &str = "RUNS";
+    /// Start state by (agent, device).
+    pub const PATH_STARTS: &str = "PATH_STARTS";
+    /// States of the path automaton.
+    pub const PATH_STATES: &str = "PATH_STATES";
+    /// Named transitions of the path automaton.
+    pub const PATH_TRANSITIONS: &str = "PATH_TRANSITIONS";
+    /// Verdict rows.
+    pub const PATH_ROWS: &str = "PATH_ROWS";
+    /// Byte automata for patterns inside one name.
+    pub const GLOB_STATES: &str = "GLOB_STATES";
+    /// Nodes of the address tries.
+    pub const NET_NODES: &str = "NET_NODES";
+    /// Sets of port rules.
+    pub const NET_SETS: &str = "NET_SETS";
+    /// Port intervals.
+    pub const NET_PORTS: &str = "NET_PORTS";
+    /// Cgroups whose tasks belong to a run (hosts without BPF LSM).
+    pub const CGROUP_RUNS: &str = "CGROUP_RUNS";
+    /// What the enrolment iterator is asked to do.
+    pub const ENROL: &str = "ENROL";
+    /// Number of live tags on the host.
+    pub const LIVE: &str = "LIVE";
+    /// Ring of denials.
+    pub const DENIALS: &str = "DENIALS";
+    /// Ring of everything else.
+    pub const AUDIT: &str = "AUDIT";
+    /// Decisions per agent, verb and verdict.
+    pub const DECISIONS: &str = "DECISIONS";
+    /// Errors and drops by place.
+    pub const COUNTERS: &str = "COUNTERS";
+}

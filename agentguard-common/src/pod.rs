@@ -1,0 +1,28 @@
+//! The only `aya::Pod` implementations: what may cross the kernel boundary as bytes.
+
+use crate::{identity, net, path};
+
+macro_rules! pod {
+    ($($type:ty),+ $(,)?) => {
+        $(
+            // SAFETY: repr(C), made of integers and arrays of integers, sizes asserted
+            // beside each type to have no implicit padding; any bit pattern is valid.
+            unsafe impl aya::Pod for $type {}
+        )+
+    };
+}
+
+pod!(
+    identity::Tag,
+    identity::RunRecord,
+    identity::PolicyRecord,
+    identity::EnrolRequest,
+    path::TransitionKey,
+    path::PathState,
+    path::PathRow,
+    path::GlobState,
+    path::StartKey,
+    net::NetNode,
+    net::PortSet,
+    net::PortInterval,
+);
