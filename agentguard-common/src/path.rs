@@ -68,6 +68,8 @@ pub mod state_flag {
 pub struct GlobState {
     /// Class of names that end here; 0: none of the patterns match.
     pub class: u32,
+    /// Zero: map elements are multiples of eight bytes.
+    pub reserved: u32,
     /// Next state by byte; 0: no pattern can match any more.
     pub next: [u16; 256],
 }
@@ -117,6 +119,11 @@ pub trait PathTables {
 pub trait Name {
     /// Length in bytes, 1 to 255.
     fn len(&self) -> u32;
+    /// Where it is in kernel memory; zero in userspace. Lets the kernel tables
+    /// classify it in a function of scalars, which the verifier checks once.
+    fn address(&self) -> u64 {
+        0
+    }
     /// Whether it is empty (never so for a real name).
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -200,5 +207,5 @@ fn exact<T: PathTables, N: Name>(
 const _: () = assert!(size_of::<TransitionKey>() == 32);
 const _: () = assert!(size_of::<PathState>() == 16);
 const _: () = assert!(size_of::<PathRow>() == 16);
-const _: () = assert!(size_of::<GlobState>() == 516);
+const _: () = assert!(size_of::<GlobState>() == 520);
 const _: () = assert!(CHUNKS_PER_NAME == 10);
