@@ -52,44 +52,37 @@ pub enum Given {
     Unreadable,
 }
 
-/// The bytes of `sockaddr_in` and `sockaddr_in6`, whichever comes: family,
-/// port, then the IPv4 address or the flow label, then the IPv6 address.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Bytes {
-    family: u16,
-    port: u16,
-    v4_or_flow: u32,
-    v6: [u32; 4],
-}
-
 /// Reads a kernel copy of a `sockaddr`.
 #[inline(always)]
 pub fn read(address: u64, protocol: u16) -> Given {
-    let mut bytes = Bytes { family: 0, port: 0, v4_or_flow: 0, v6: [0; 4] };
+    let mut words = [0u64; 3];
     let from = address as *const core::ffi::c_void;
-    let to: *mut core::ffi::c_void = (&raw mut bytes).cast();
+    let to: *mut core::ffi::c_void = (&raw mut words).cast();
     // SAFETY: 8 bytes fit; every address that is used below has at least that many.
     if unsafe { bpf_probe_read_kernel(to, 8, from) } != 0 {
         return Given::Unreadable;
     }
-    let address = match bytes.family {
-        INET => Address::v4(u32::from_be(bytes.v4_or_flow)),
+    // Both forms begin with the family, then the port; then comes the IPv4 address,
+    // or the flow label and behind it the IPv6 address.
+    let family = words[0] as u16;
+    let port = u16::from_be((words[0] >> 16) as u16);
+    let address = match family {
+        INET => Address::v4(u32::from_be((words[0] >> 32) as u32)),
         INET6 => {
-            // SAFETY: 24 bytes are the whole of `bytes`.
+            // SAFETY: 24 bytes are the whole of `words`.
             if unsafe { bpf_probe_read_kernel(to, 24, from) } != 0 {
                 return Given::Unreadable;
             }
-            let [a, b, c, d] = bytes.v6;
-            Address::v6([u32::from_be(a), u32::from_be(b), u32::from_be(c), u32::from_be(d)])
+            let (high, low) = (u64::from_be(words[1]), u64::from_be(words[2]));
+            Address::v6([(high >> 32) as u32, high as u32, (low >> 32) as u32, low as u32])
         }
         UNSPEC => return Given::Unspecified,
         _ => return Given::Other,
     };
     Given::Destination(Destination {
         address,
-        port: u16::from_be(bytes.port),
-        family: bytes.family,
+        port,
+        family,
         transport: Transport::from_ip_protocol(protocol),
         protocol,
     })
@@ -98,15 +91,15 @@ pub fn read(address: u64, protocol: u16) -> Given {
 /// Reads an address whose family says nothing, as the UDP of IPv4 does.
 #[inline(always)]
 pub fn read_as_v4(address: u64, protocol: u16) -> Given {
-    let mut bytes = [0u32; 2];
-    let to: *mut core::ffi::c_void = (&raw mut bytes).cast();
-    // SAFETY: 8 bytes are the whole of `bytes`.
+    let mut word = 0u64;
+    let to: *mut core::ffi::c_void = (&raw mut word).cast();
+    // SAFETY: 8 bytes are the whole of `word`.
     if unsafe { bpf_probe_read_kernel(to, 8, address as *const core::ffi::c_void) } != 0 {
         return Given::Unreadable;
     }
     Given::Destination(Destination {
-        address: Address::v4(u32::from_be(bytes[1])),
-        port: u16::from_be((bytes[0] >> 16) as u16),
+        address: Address::v4(u32::from_be((word >> 32) as u32)),
+        port: u16::from_be((word >> 16) as u16),
         family: UNSPEC,
         transport: Transport::from_ip_protocol(protocol),
         protocol,

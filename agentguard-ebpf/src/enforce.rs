@@ -12,7 +12,7 @@ use agentguard_common::verdict::{Decision, Mode, Reason, Verdict};
 use crate::emit::{self, Subjected};
 use crate::kernel::{Dentry, Task};
 use crate::maps::{DECISIONS, HEADS, POLICIES, RUNS};
-use crate::{address, atomic, path, task};
+use crate::{address, atomic, path, task, verifier};
 
 /// What a refused operation returns.
 const EPERM: i32 = 1;
@@ -67,14 +67,14 @@ pub fn path(tag: &Tag, dentry: Dentry, wanted: Verbs) -> i32 {
         },
     };
     let subjected = Subjected { tag, policy, run };
-    settle(&subjected, decision, verb);
+    let settled = Settled::new(decision, verb);
+    settle(&subjected, settled);
     // Plain reads that are allowed are counted, not told: a build opens a million files.
-    if decision.verdict as u8 != Verdict::Allow as u8
-        || (!matches!(verb, Verb::Read) && !matches!(decision.reason, Reason::Builtin))
-    {
-        emit::path(&subjected, decision, verb, dentry);
+    let quiet = settled.is(Verb::Read) || settled.because(Reason::Builtin);
+    if !settled.allows() || !quiet {
+        emit::path(&subjected, settled, dentry);
     }
-    verdict_to_errno(policy, decision)
+    verdict_to_errno(policy, settled)
 }
 
 /// Decides a connection or a datagram to an IPv4 or IPv6 address.
@@ -96,9 +96,10 @@ pub fn net(tag: &Tag, verb: Verb, to: &address::Destination) -> i32 {
         },
     };
     let subjected = Subjected { tag, policy, run };
-    settle(&subjected, decision, verb);
-    emit::net(&subjected, decision, verb, to);
-    verdict_to_errno(policy, decision)
+    let settled = Settled::new(decision, verb);
+    settle(&subjected, settled);
+    emit::net(&subjected, settled, to);
+    verdict_to_errno(policy, settled)
 }
 
 /// Denies a network operation whose address could not be read.
@@ -108,11 +109,11 @@ pub fn net_unreadable(tag: &Tag) -> i32 {
     let Some((policy, run)) = records(tag) else {
         return unknown();
     };
-    let decision = Decision::deny(Reason::ReadFailed);
     let subjected = Subjected { tag, policy, run };
-    settle(&subjected, decision, Verb::Connect);
-    emit::net(&subjected, decision, Verb::Connect, &address::Destination::UNKNOWN);
-    verdict_to_errno(policy, decision)
+    let settled = Settled::new(Decision::deny(Reason::ReadFailed), Verb::Connect);
+    settle(&subjected, settled);
+    emit::net(&subjected, settled, &address::Destination::UNKNOWN);
+    verdict_to_errno(policy, settled)
 }
 
 #[inline(always)]
@@ -146,17 +147,17 @@ fn first(wanted: Verbs) -> Verb {
 
 /// Counts a decision: per agent, verb and verdict, and per run if it is not an allowance.
 #[inline(always)]
-fn settle(subject: &Subjected<'_>, decision: Decision, verb: Verb) {
+fn settle(subject: &Subjected<'_>, settled: Settled) {
     let mode = (subject.policy.mode == Mode::Enforce as u8) as usize;
-    let index = (mode * Verb::COUNT + (verb as usize & 7)) * Verdict::COUNT
-        + (decision.verdict as usize & 3);
-    if let Some(counts) = DECISIONS.get_ptr_mut(subject.tag.agent)
-        && index < crate::maps::DECISION_SLOTS
-    {
-        // SAFETY: the index was checked against the array's length.
+    let index = (mode * Verb::COUNT + settled.verb() as usize) * Verdict::COUNT
+        + settled.verdict() as usize;
+    const LAST: u64 = crate::maps::DECISION_SLOTS as u64 - 1;
+    let index = verifier::bounded::<LAST>(index as u64) as usize;
+    if let Some(counts) = DECISIONS.get_ptr_mut(subject.tag.agent) {
+        // SAFETY: the index is masked to the array's length, a power of two.
         atomic::add(unsafe { counts.cast::<u64>().add(index) }, 1);
     }
-    if decision.verdict as u8 != Verdict::Allow as u8 {
+    if !settled.allows() {
         // SAFETY: a field of map memory; only its address is taken.
         atomic::add(unsafe { &raw mut (*subject.run).denials }, 1);
     }
@@ -171,16 +172,77 @@ fn unknown() -> i32 {
 
 /// The one place where a verdict becomes a return value.
 #[inline(always)]
-fn verdict_to_errno(policy: &PolicyRecord, decision: Decision) -> i32 {
-    // A revoked, paused or expired run is stopped in observe mode too: that is
-    // about the run's right to act at all, not about its policy.
-    let about_the_run = matches!(
-        decision.reason,
-        Reason::Revoked | Reason::Paused | Reason::LeaseExpired | Reason::Unknown
-    );
-    let enforced = policy.mode != Mode::Observe as u8 || about_the_run;
-    if enforced && decision.verdict as u8 != Verdict::Allow as u8 {
+fn verdict_to_errno(policy: &PolicyRecord, settled: Settled) -> i32 {
+    let enforced = policy.mode != Mode::Observe as u8 || settled.about_the_run();
+    if enforced && !settled.allows() {
         return -EPERM;
     }
     0
+}
+
+/// A decision and its verb in one word, of which the verifier knows nothing:
+/// counting and recording are checked once, not once per reason.
+#[derive(Clone, Copy)]
+pub struct Settled(u32);
+
+impl Settled {
+    /// Packs a decision.
+    #[inline(always)]
+    pub fn new(decision: Decision, verb: Verb) -> Self {
+        let word = decision.verdict as u32
+            | (verb as u32) << 2
+            | (decision.reason as u32) << 8
+            | u32::from(decision.rule) << 16;
+        Self(verifier::forget(word))
+    }
+
+    /// [`Verdict`] as a number.
+    #[inline(always)]
+    pub fn verdict(self) -> u8 {
+        self.0 as u8 & 3
+    }
+
+    /// [`Verb`] as a number.
+    #[inline(always)]
+    pub fn verb(self) -> u8 {
+        (self.0 >> 2) as u8 & 7
+    }
+
+    /// [`Reason`] as a number.
+    #[inline(always)]
+    pub fn reason(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+
+    /// Rule index.
+    #[inline(always)]
+    pub fn rule(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// Whether the operation may go on under an enforced policy.
+    #[inline(always)]
+    pub fn allows(self) -> bool {
+        self.verdict() == Verdict::Allow as u8
+    }
+
+    #[inline(always)]
+    fn is(self, verb: Verb) -> bool {
+        self.verb() == verb as u8
+    }
+
+    #[inline(always)]
+    fn because(self, reason: Reason) -> bool {
+        self.reason() == reason as u8
+    }
+
+    /// Whether this is about the run's right to act at all and not about its
+    /// policy: then it is stopped in observe mode too.
+    #[inline(always)]
+    pub fn about_the_run(self) -> bool {
+        self.because(Reason::Revoked)
+            || self.because(Reason::Paused)
+            || self.because(Reason::LeaseExpired)
+            || self.because(Reason::Unknown)
+    }
 }

@@ -8,6 +8,8 @@
 use aya_ebpf::Global;
 use aya_ebpf::bindings::task_struct;
 
+use crate::verifier;
+
 macro_rules! offsets {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
         $($(#[$doc])* #[unsafe(no_mangle)] pub static $name: Global<u64> = Global::new(0);)+
@@ -167,7 +169,7 @@ impl Dentry {
     /// Kernel address of its name.
     #[inline(always)]
     pub fn name(self) -> u64 {
-        self.load(&DENTRY_NAME)
+        verifier::number(self.load(&DENTRY_NAME))
     }
 
     /// What it names; null if nothing yet.
@@ -271,10 +273,11 @@ impl Task {
 }
 
 impl Socket {
-    /// Its protocol state.
+    /// Its protocol state; `None` before it has one.
     #[inline(always)]
-    pub fn sock(self) -> Sock {
-        Sock(self.load(&SOCKET_SK))
+    pub fn sock(self) -> Option<Sock> {
+        let sock: *const u8 = self.load(&SOCKET_SK);
+        if sock.is_null() { None } else { Some(Sock(sock)) }
     }
 }
 
@@ -296,6 +299,6 @@ impl Message {
     /// Kernel address of the destination's address; zero if none was given.
     #[inline(always)]
     pub fn name(self) -> u64 {
-        self.load(&MSG_NAME)
+        verifier::number(self.load(&MSG_NAME))
     }
 }

@@ -30,7 +30,7 @@
 //! | `cgroup/sendmsg4`, `sendmsg6` | `cgroup_sendmsg4`, `6` | the same |
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(internal_features, reason = "atomic addition, see atomic.rs")]
 
 mod address;
@@ -42,6 +42,7 @@ mod kernel;
 mod maps;
 mod path;
 mod task;
+mod verifier;
 
 /// The kernel lets only GPL-compatible programs call the helpers used here.
 #[unsafe(no_mangle)]

@@ -4,6 +4,13 @@
 //! [`Port`] is that view; [`bpf`](self) implements it with aya. The daemon knows
 //! only the trait, so its own logic is tested without privileges.
 
+pub mod btf;
+pub mod load;
+pub mod probe;
+mod programs;
+mod sys;
+mod table;
+
 use std::path::PathBuf;
 
 use agentguard_common::event::Header;

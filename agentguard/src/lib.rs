@@ -1,2 +1,3 @@
 //! AgentGuard.
+pub mod kernel;
 pub mod policy;

@@ -3,6 +3,7 @@
 //! The way of a manifest is bytes, then a tree of located nodes, then the
 //! checked types of [`manifest`], which the compiler turns into kernel tables.
 
+pub mod compile;
 pub mod manifest;
 mod net;
 mod path;

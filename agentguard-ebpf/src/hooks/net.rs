@@ -15,7 +15,9 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
     let Some(tag) = enforce::tagged(prior) else {
         return prior;
     };
-    let sock = Socket::from_argument(ctx.arg(0)).sock();
+    let Some(sock) = Socket::from_argument(ctx.arg(0)).sock() else {
+        return enforce::net_unreadable(&tag);
+    };
     let address: *const core::ffi::c_void = ctx.arg(1);
     match address::read(address as u64, sock.protocol()) {
         Given::Destination(to) => enforce::net(&tag, Verb::Connect, &to),
@@ -33,7 +35,9 @@ pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
     let Some(tag) = enforce::tagged(prior) else {
         return prior;
     };
-    let sock = Socket::from_argument(ctx.arg(0)).sock();
+    let Some(sock) = Socket::from_argument(ctx.arg(0)).sock() else {
+        return enforce::net_unreadable(&tag);
+    };
     let family = sock.family();
     let name = Message::from_argument(ctx.arg(1)).name();
     if name == 0 || (family != address::INET && family != address::INET6) {

@@ -229,8 +229,9 @@ fn place(
             let cgroup = File::open(root).map_err(|error| failed(&what, &error))?;
             let typed: &mut CgroupSockAddr = typed(object, program.name)?;
             typed.load().map_err(|error| failed(&what, &error))?;
+            // A link always allows others beside it; the flag is for attaching without one.
             let id = typed
-                .attach(cgroup, CgroupAttachMode::AllowMultiple)
+                .attach(cgroup, CgroupAttachMode::Single)
                 .map_err(|error| failed(&what, &error))?;
             let link = typed.take_link(id).map_err(|error| failed(&what, &error))?;
             link.try_into().map_err(|error| failed(&what, &error))?
