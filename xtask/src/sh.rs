@@ -86,12 +86,6 @@ impl Tool {
         Ok(self.output()?.stdout)
     }
 
-    /// Whether the program starts and succeeds; nothing is shown.
-    pub fn succeeds(mut self) -> bool {
-        self.command.stdout(Stdio::null()).stderr(Stdio::null());
-        self.command.status().is_ok_and(|status| status.success())
-    }
-
     fn output(mut self) -> Result<Output> {
         let line = self.line();
         let output = self
