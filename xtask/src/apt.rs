@@ -84,7 +84,7 @@ impl<'a> Apt<'a> {
 
     /// Downloads packages (`name` or `name=version`) and unpacks them all into `into`.
     pub fn unpack(&self, packages: &[String], into: &Path) -> Result<()> {
-        let temp = tempfile::tempdir_in(&self.root).context("cannot make a download directory")?;
+        let temp = self.host.scratch()?;
         self.tool("apt-get")
             .args(["-q", "download"])
             .args(packages)

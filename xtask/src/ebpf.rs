@@ -225,7 +225,7 @@ fn debian_library_source(host: &Host, version: &str, to: &Path) -> Result<()> {
         .iter()
         .find(|candidate| candidate.starts_with(&format!("{version}+")))
         .with_context(|| format!("Debian has rust-src {versions:?}, not {version}"))?;
-    let temp = tempfile::tempdir_in(host.dir("apt")?).context("cannot make a directory")?;
+    let temp = host.scratch()?;
     apt.unpack(&[format!("rust-src={wanted}")], temp.path())?;
     let from = temp.path().join(format!("usr/src/rustc-{version}/library"));
     if let Some(dir) = to.parent() {
@@ -289,7 +289,7 @@ fn strip(host: &Host, object: &Path) -> Result<Vec<u8>> {
             tool.display()
         );
     }
-    let temp = tempfile::tempdir_in(host.dir("ebpf")?).context("cannot make a directory")?;
+    let temp = host.scratch()?;
     let stripped = temp.path().join("object");
     Tool::new(tool)
         .arg("--strip-debug")

@@ -4,9 +4,11 @@ use std::env;
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
+use tempfile::TempDir;
 
 use crate::sh::Tool;
 
@@ -53,6 +55,16 @@ impl Host {
         let dir = self.target.join("xtask").join(name);
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         Ok(dir)
+    }
+
+    /// A directory of our own that goes when it is dropped; what killed tasks left goes now.
+    pub fn scratch(&self) -> Result<TempDir> {
+        let dir = self.dir("scratch")?;
+        sweep(&dir);
+        tempfile::Builder::new()
+            .prefix(&format!("{}-", process::id()))
+            .tempdir_in(&dir)
+            .with_context(|| format!("cannot make a directory in {}", dir.display()))
     }
 
     /// Tells what is being done, on standard error, unless told to be quiet.
@@ -120,6 +132,31 @@ impl Host {
     }
 }
 
+/// Removes the scratch directories of tasks that run no more.
+fn sweep(dir: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    for path in entries.map(|entry| entry.path()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let owner = name.split('-').next().unwrap_or_default();
+        let is_mounted = mounts.contains(&format!("{}/", path.display()));
+        if !is_running(owner) && !is_mounted {
+            // Another task may be removing the same one.
+            let _ = fs::remove_dir_all(&path);
+        }
+    }
+}
+
+/// Whether a process is there and not merely waiting to be collected by its parent.
+fn is_running(pid: &str) -> bool {
+    let Ok(stat) = fs::read_to_string(Path::new("/proc").join(pid).join("stat")) else {
+        return false;
+    };
+    // The name, in parentheses, can hold anything; the state comes after it.
+    let state = stat.rsplit(')').next().unwrap_or_default();
+    !state.trim_start().starts_with(['Z', 'X'])
+}
+
 /// The cargo that runs this task.
 pub fn cargo() -> PathBuf {
     env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
@@ -144,4 +181,24 @@ pub fn is_executable(file: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
     file.metadata()
         .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_dead_tasks_lose_their_scratch() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut child = process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        let dead = temp.path().join(format!("{}-a", child.id()));
+        let live = temp.path().join(format!("{}-b", process::id()));
+        for dir in [&dead, &live] {
+            fs::create_dir_all(dir.join("deep")).unwrap();
+        }
+        sweep(temp.path());
+        assert!(!dead.exists());
+        assert!(live.exists());
+    }
 }

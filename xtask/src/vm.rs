@@ -14,8 +14,10 @@ mod qemu;
 mod root;
 mod suite;
 
+use std::env::consts::ARCH;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -79,6 +81,9 @@ pub struct Machine {
 
 /// Runs the machines asked for; the exit code is the first one inside that is not zero.
 pub fn main(args: &cli::Args) -> Result<ExitCode> {
+    if ARCH != "x86_64" {
+        bail!("the test machines are x86-64 ones, and so must their host be; this one is {ARCH}");
+    }
     let host = Host::find(args.quiet)?;
     let machine = args.machine(&host)?;
     host.need(NEEDS)?;
@@ -87,7 +92,8 @@ pub fn main(args: &cli::Args) -> Result<ExitCode> {
     let kernels = kernels::prepare(&host, &series, args.flavour, args.refresh)?;
     let mut code = 0;
     for kernel in &kernels {
-        if kernels.len() > 1 || matches!(machine.guest, Guest::Suite(_)) {
+        // A command's own output is all there is on standard output.
+        if matches!(machine.guest, Guest::Suite(_)) {
             println!("== Linux {} ==", kernel.version);
         }
         let inside = run(&host, kernel, &root, &machine)?;
@@ -100,29 +106,30 @@ pub fn main(args: &cli::Args) -> Result<ExitCode> {
 
 /// Boots one kernel, runs the guest program and gives back its exit code.
 pub fn run(host: &Host, kernel: &Kernel, root: &Disk, machine: &Machine) -> Result<u8> {
-    let runs = host.dir("runs")?;
-    let scratch = tempfile::Builder::new()
-        .prefix("vm-")
-        .tempdir_in(&runs)
-        .with_context(|| format!("cannot make a directory in {}", runs.display()))?;
+    let scratch = host.scratch()?;
     let mut disks = vec![root.clone(), kernel.modules.clone()];
     disks.extend(shared_disks(host, machine, scratch.path())?);
     let initramfs = scratch.path().join("initramfs.cpio");
     initramfs::write(host, &initramfs, kernel, machine, &disks)?;
-    let console = host
+    // Kept apart while it is written: another task may run the same kernel.
+    let console = scratch.path().join("console.log");
+    let start = Instant::now();
+    let boot = qemu::Boot {
+        kernel,
+        machine,
+        initramfs: &initramfs,
+        disks: &disks,
+        console: &console,
+    };
+    let ended = qemu::boot(host, &boot);
+    let kept = host
         .dir("consoles")?
         .join(format!("{}.log", kernel.version));
-    let start = Instant::now();
-    let ended = qemu::boot(
-        host,
-        &qemu::Boot {
-            kernel,
-            machine,
-            initramfs: &initramfs,
-            disks: &disks,
-            console: &console,
-        },
-    )?;
+    if console.exists() {
+        fs::rename(&console, &kept)
+            .with_context(|| format!("cannot keep the console's log as {}", kept.display()))?;
+    }
+    let ended = ended?;
     host.step(format_args!(
         "Linux {}: code {} after {:.1} s (command started after {:.1} s)",
         kernel.version,
@@ -130,12 +137,12 @@ pub fn run(host: &Host, kernel: &Kernel, root: &Disk, machine: &Machine) -> Resu
         start.elapsed().as_secs_f64(),
         ended.ready.as_secs_f64(),
     ));
-    let warnings = console::warnings(&console)?;
+    let warnings = console::warnings(&kept)?;
     if !warnings.is_empty() && !machine.allow_kernel_warnings {
         bail!(
             "the kernel {} reported a fault (whole log: {}; --allow-kernel-warnings lets it pass):\n{}",
             kernel.version,
-            console.display(),
+            kept.display(),
             sh::tail(&warnings.join("\n"), 30)
         );
     }
@@ -143,7 +150,7 @@ pub fn run(host: &Host, kernel: &Kernel, root: &Disk, machine: &Machine) -> Resu
 }
 
 /// Disks with what this machine gives to the guest: directories, built programs, tests, packages.
-fn shared_disks(host: &Host, machine: &Machine, scratch: &std::path::Path) -> Result<Vec<Disk>> {
+fn shared_disks(host: &Host, machine: &Machine, scratch: &Path) -> Result<Vec<Disk>> {
     let mut wanted = machine.add.clone();
     let installs = match &machine.init {
         Init::Plain => &[],
@@ -151,20 +158,19 @@ fn shared_disks(host: &Host, machine: &Machine, scratch: &std::path::Path) -> Re
     };
     if !installs.is_empty() {
         let dir = scratch.join("deb");
-        std::fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         for deb in installs {
             let name = deb
                 .file_name()
                 .context("a package path without a file name")?;
-            std::fs::copy(deb, dir.join(name))
+            fs::copy(deb, dir.join(name))
                 .with_context(|| format!("cannot copy {}", deb.display()))?;
         }
         wanted.push((dir, "/deb".to_owned()));
     }
     let programs = host.dir("guest")?;
     // The package brings its own programs: a second copy earlier in PATH would hide them.
-    if installs.is_empty() && std::fs::read_dir(&programs).is_ok_and(|mut dir| dir.next().is_some())
-    {
+    if installs.is_empty() && fs::read_dir(&programs).is_ok_and(|mut dir| dir.next().is_some()) {
         wanted.push((programs, "/usr/local/bin".to_owned()));
     }
     if let Guest::Suite(dir) = &machine.guest {

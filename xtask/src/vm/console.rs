@@ -5,6 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+use crate::sh;
+
 /// Words with which a kernel reports that something is broken.
 const FAULTS: &[&str] = &[
     "WARNING:",
@@ -29,10 +31,15 @@ pub fn warnings(console: &Path) -> Result<Vec<String>> {
     Ok(faults(&String::from_utf8_lossy(&bytes)))
 }
 
-/// The last lines of a console log, for errors.
-pub fn tail(console: &Path) -> String {
-    let bytes = fs::read(console).unwrap_or_default();
-    crate::sh::tail(&String::from_utf8_lossy(&bytes), 25)
+/// What a console log tells of a machine's sudden end: the faults in it, else its last lines.
+pub fn last_words(console: &Path) -> String {
+    let log = fs::read(console).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    let faults = faults(&log);
+    if faults.is_empty() {
+        return sh::tail(&log, 25);
+    }
+    faults[..faults.len().min(40)].join("\n")
 }
 
 fn faults(log: &str) -> Vec<String> {

@@ -6,7 +6,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 const DIR: u32 = 0o040_755;
-const FILE: u32 = 0o100_755;
+const FILE: u32 = 0o100_644;
+const PROGRAM: u32 = 0o100_755;
 const LINK: u32 = 0o120_777;
 
 /// An archive being written.
@@ -23,6 +24,11 @@ impl Cpio {
     }
 
     /// Adds an executable file.
+    pub fn program(&mut self, path: &str, data: &[u8]) {
+        self.entry(path, PROGRAM, data);
+    }
+
+    /// Adds a plain file.
     pub fn file(&mut self, path: &str, data: &[u8]) {
         self.entry(path, FILE, data);
     }
@@ -74,7 +80,7 @@ mod tests {
     #[test]
     fn entries_have_the_documented_layout() {
         let mut cpio = Cpio::default();
-        cpio.file("/init", b"#!sh");
+        cpio.program("/init", b"#!sh");
         assert_eq!(&cpio.bytes[..6], b"070701");
         assert_eq!(&cpio.bytes[6 + 8..6 + 16], b"000081ed", "mode");
         assert_eq!(&cpio.bytes[6 + 48..6 + 56], b"00000004", "size");

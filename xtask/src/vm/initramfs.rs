@@ -53,11 +53,11 @@ pub fn write(
     let busybox = busybox(host)?;
     let busybox =
         fs::read(&busybox).with_context(|| format!("cannot read {}", busybox.display()))?;
-    cpio.file("bin/busybox", &busybox);
+    cpio.program("bin/busybox", &busybox);
     for applet in APPLETS {
         cpio.link(&format!("bin/{applet}"), "busybox");
     }
-    cpio.file("init", include_bytes!("guest/init.sh"));
+    cpio.program("init", include_bytes!("guest/init.sh"));
     add_modules(host, &mut cpio, &kernel.module_dir)?;
     add_orders(&mut cpio, machine, disks);
     cpio.write(file)

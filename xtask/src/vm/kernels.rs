@@ -54,12 +54,7 @@ pub fn prepare(
                 Some(apt) => apt,
                 None => apt.insert(open_apt(host, refresh)?),
             };
-            let version = newest(apt, series, flavour)?;
-            if !is_complete(&cache.join(&version)) {
-                host.timed(&format!("fetching Linux {version}"), || {
-                    fetch(apt, &version, &cache)
-                })?;
-            }
+            let version = fetch_newest(apt, series, flavour, &cache)?;
             fs::write(&choice, &version)
                 .with_context(|| format!("cannot write {}", choice.display()))?;
             version
@@ -67,6 +62,27 @@ pub fn prepare(
         kernels.push(ready(&cache.join(&version), version)?);
     }
     Ok(kernels)
+}
+
+/// Makes sure that the newest release of a series is in the cache.
+fn fetch_newest(apt: &Apt<'_>, series: Series, flavour: Flavour, cache: &Path) -> Result<String> {
+    let attempt = || {
+        let version = newest(apt, series, flavour)?;
+        if !is_complete(&cache.join(&version)) {
+            apt.host().timed(&format!("fetching Linux {version}"), || {
+                fetch(apt, &version, cache)
+            })?;
+        }
+        Ok(version)
+    };
+    attempt().or_else(|error: anyhow::Error| {
+        // A release goes from the archive when the next one comes: the lists may be older.
+        apt.host().step(format_args!(
+            "trying again with new package lists: {error:#}"
+        ));
+        apt.update()?;
+        attempt()
+    })
 }
 
 fn open_apt(host: &Host, refresh: bool) -> Result<Apt<'_>> {
@@ -133,7 +149,7 @@ fn fetch(apt: &Apt<'_>, version: &str, cache: &Path) -> Result<()> {
             packages.push(name);
         }
     }
-    let temp = tempfile::tempdir_in(cache).context("cannot make a directory for the kernel")?;
+    let temp = apt.host().scratch()?;
     apt.unpack(&packages, &temp.path().join("package"))?;
     let package = temp.path().join("package");
     let vmlinuz = [

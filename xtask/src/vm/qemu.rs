@@ -102,10 +102,10 @@ fn follow(boot: &Boot<'_>, events: &Receiver<Event>, start: Instant) -> Result<E
             Err(RecvTimeoutError::Disconnected) => Event::Closed,
             Err(RecvTimeoutError::Timeout) => bail!(
                 "the machine with Linux {} was stopped after {} s (--timeout); \
-                 the end of its console:\n{}",
+                 its console said:\n{}",
                 boot.kernel.version,
                 limit.as_secs(),
-                console::tail(boot.console)
+                console::last_words(boot.console)
             ),
         };
         match event {
@@ -117,14 +117,14 @@ fn follow(boot: &Boot<'_>, events: &Receiver<Event>, start: Instant) -> Result<E
                 });
             }
             Event::Closed => bail!(
-                "the machine with Linux {} stopped {}; the end of its console:\n{}",
+                "the machine with Linux {} stopped {}; its console said:\n{}",
                 boot.kernel.version,
                 if ready.is_some() {
                     "before the command had ended"
                 } else {
                     "while it started"
                 },
-                console::tail(boot.console)
+                console::last_words(boot.console)
             ),
         }
     }

@@ -102,9 +102,7 @@ fn make(host: &Host, include: &str, file: &Path) -> Result<()> {
         bail!("making the root file system's files with their owners needs root");
     }
     host.need(&[("mmdebstrap", "mmdebstrap"), ("apt-get", "apt")])?;
-    let images = host.dir("images")?;
-    let temp = tempfile::tempdir_in(&images)
-        .with_context(|| format!("cannot make a directory in {}", images.display()))?;
+    let temp = host.scratch()?;
     let sources = temp.path().join("sources.list");
     fs::write(&sources, apt::base_sources()?)
         .with_context(|| format!("cannot write {}", sources.display()))?;

@@ -34,7 +34,7 @@ finish() {
 }
 
 if [ -e "$vm/install" ]; then
-    DEBIAN_FRONTEND=noninteractive dpkg --force-confold -i /deb/*.deb </dev/null >&8 2>&8 9>&-
+    DEBIAN_FRONTEND=noninteractive /usr/bin/dpkg --force-confold -i /deb/*.deb </dev/null >&8 2>&8 9>&-
     code=$?
     if [ "$code" -ne 0 ]; then
         echo "agentguard-vm: dpkg could not install the package (missing dependencies: --with)" >&8

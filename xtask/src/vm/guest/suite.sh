@@ -24,6 +24,9 @@ for program in /guest-tests/*; do
         if [ "$code" -ne 0 ] && [ "$bad" -eq 0 ]; then
             echo "$name ... FAILED (exit code $code before its summary)"
             bad=1
+        elif [ "$bad" -ne 0 ]; then
+            # The lines up to here are printed above.
+            sed -i '1,/^failures:$/d' "$log"
         fi
     elif [ "$code" -eq 0 ]; then
         echo "$name ... ok ($took)"
