@@ -45,7 +45,13 @@ pub struct Args {
 pub fn main(args: &Args) -> Result<ExitCode> {
     let host = Host::find(args.quiet)?;
     let _lock = host.lock("ebpf")?;
-    let built = build(&host, args.check)?;
+    // A check trusts nothing that was built before.
+    let fresh = args.check.then(|| host.scratch()).transpose()?;
+    let target = match &fresh {
+        Some(dir) => dir.path().to_path_buf(),
+        None => host.dir("ebpf")?,
+    };
+    let built = build(&host, &target, args.check)?;
     if let Some(file) = &args.debug_object {
         fs::copy(&built, file)
             .with_context(|| format!("cannot copy {} to {}", built.display(), file.display()))?;
@@ -93,7 +99,7 @@ fn describe(object: &[u8]) -> String {
 }
 
 /// Builds the crate and gives back the object with debug information.
-fn build(host: &Host, locked: bool) -> Result<PathBuf> {
+fn build(host: &Host, target: &Path, locked: bool) -> Result<PathBuf> {
     let source = host.repo.join(CRATE);
     if !source.join("Cargo.toml").exists() {
         bail!("there is no crate {}", source.display());
@@ -101,14 +107,13 @@ fn build(host: &Host, locked: bool) -> Result<PathBuf> {
     let sysroot = toolchain(host)?;
     library_source(host, &sysroot)?;
     let linker = linker(host)?;
-    let target = host.dir("ebpf")?;
-    let wrapper = wrapper(&target)?;
+    let wrapper = wrapper(target)?;
     host.timed("building the kernel programs", || {
         let mut cargo = Tool::new(host::cargo())
             .args(["build", "--release", "-Z", "build-std=core"])
             .args(["--target", TARGET, "--bin", CRATE, "--quiet"])
             .arg("--target-dir")
-            .arg(&target)
+            .arg(target)
             .dir(&source)
             .env("RUSTC_BOOTSTRAP", "1")
             .env("CARGO_ENCODED_RUSTFLAGS", flags(host, &sysroot)?)

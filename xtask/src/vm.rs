@@ -25,6 +25,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::host::{Host, Need};
 use crate::sh;
+use cli::{Flavour, Series};
 use disk::Disk;
 use kernels::Kernel;
 
@@ -34,6 +35,11 @@ const NEEDS: &[Need] = &[
     ("mkfs.ext4", "e2fsprogs"),
     ("setpriv", "util-linux"),
 ];
+
+/// Memory in MiB: what Debian with systemd, a daemon and a compiler-sized test need.
+const DEFAULT_MEMORY: u32 = 2048;
+/// Seconds after which a machine is taken to hang.
+const DEFAULT_TIMEOUT: u64 = 900;
 
 /// What the machine runs.
 #[derive(Debug, Clone)]
@@ -79,33 +85,71 @@ pub struct Machine {
     pub guest: Guest,
 }
 
-/// Runs the machines asked for; the exit code is the first one inside that is not zero.
+impl Machine {
+    /// The ordinary machine: one processor, counted in real time, nothing shared.
+    pub fn new(guest: Guest) -> Self {
+        Self {
+            cmdline: String::new(),
+            cpus: 1,
+            memory: DEFAULT_MEMORY,
+            icount: false,
+            add: Vec::new(),
+            timeout: Duration::from_secs(DEFAULT_TIMEOUT),
+            allow_kernel_warnings: false,
+            init: Init::Plain,
+            guest,
+        }
+    }
+}
+
+/// The system a machine is made of.
+#[derive(Debug, Clone)]
+pub struct System {
+    /// Kernel series, one machine each.
+    pub series: Vec<Series>,
+    /// Which of Debian's builds of the kernels.
+    pub flavour: Flavour,
+    /// Debian packages beyond the usual ones.
+    pub with: Vec<String>,
+    /// Whether to look for newer packages than the cached ones.
+    pub refresh: bool,
+}
+
+/// Runs the command.
 pub fn main(args: &cli::Args) -> Result<ExitCode> {
+    let host = Host::find(args.quiet)?;
+    let machine = args.machine(&host)?;
+    run_all(&host, &args.system(), &machine).map(ExitCode::from)
+}
+
+/// Runs the same machine on each kernel; the exit code is the first one inside that is not zero,
+/// and 1 stands for a machine that failed, which does not keep the others from running.
+pub fn run_all(host: &Host, system: &System, machine: &Machine) -> Result<u8> {
     if ARCH != "x86_64" {
         bail!("the test machines are x86-64 ones, and so must their host be; this one is {ARCH}");
     }
-    let host = Host::find(args.quiet)?;
-    let machine = args.machine(&host)?;
     host.need(NEEDS)?;
-    let root = root::image(&host, &args.with, args.refresh)?;
-    let series = args.kernels();
-    let kernels = kernels::prepare(&host, &series, args.flavour, args.refresh)?;
+    let root = root::image(host, &system.with, system.refresh)?;
+    let kernels = kernels::prepare(host, &system.series, system.flavour, system.refresh)?;
     let mut code = 0;
     for kernel in &kernels {
         // A command's own output is all there is on standard output.
         if matches!(machine.guest, Guest::Suite(_)) {
             println!("== Linux {} ==", kernel.version);
         }
-        let inside = run(&host, kernel, &root, &machine)?;
+        let inside = run(host, kernel, &root, machine).unwrap_or_else(|error| {
+            eprintln!("xtask: {error:#}");
+            1
+        });
         if code == 0 {
             code = inside;
         }
     }
-    Ok(ExitCode::from(code))
+    Ok(code)
 }
 
 /// Boots one kernel, runs the guest program and gives back its exit code.
-pub fn run(host: &Host, kernel: &Kernel, root: &Disk, machine: &Machine) -> Result<u8> {
+fn run(host: &Host, kernel: &Kernel, root: &Disk, machine: &Machine) -> Result<u8> {
     let scratch = host.scratch()?;
     let mut disks = vec![root.clone(), kernel.modules.clone()];
     disks.extend(shared_disks(host, machine, scratch.path())?);

@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use crate::host::Host;
 
 use super::suite::guest_suite;
-use super::{Guest, Init, Machine};
+use super::{DEFAULT_MEMORY, DEFAULT_TIMEOUT, Guest, Init, Machine, System};
 
 /// A kernel series that AgentGuard is tested on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -65,7 +65,7 @@ pub struct Args {
     kernels: Vec<Series>,
     /// Which of Debian's builds of the kernel
     #[arg(long, default_value = "cloud")]
-    pub flavour: Flavour,
+    flavour: Flavour,
     /// Start the whole of Debian 12 with systemd, not only the command
     #[arg(long)]
     debian: bool,
@@ -77,7 +77,7 @@ pub struct Args {
     no_deb: bool,
     /// Debian package to have in the machine; can be repeated
     #[arg(long, value_name = "PACKAGE")]
-    pub with: Vec<String>,
+    with: Vec<String>,
     /// Additions to the kernel command line; they override the defaults (lsm=, panic=)
     #[arg(
         long,
@@ -90,7 +90,7 @@ pub struct Args {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     cpus: u32,
     /// Memory in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 2048,
+    #[arg(long, value_name = "MIB", default_value_t = DEFAULT_MEMORY,
           value_parser = clap::value_parser!(u32).range(256..))]
     memory: u32,
     /// Count instructions as time: the same figures every run (one processor only)
@@ -100,14 +100,14 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     add: Vec<PathBuf>,
     /// Stop the machine after this many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_TIMEOUT)]
     timeout: u64,
     /// Do not fail when the kernel reports a fault (WARNING, BUG, Oops)
     #[arg(long)]
     allow_kernel_warnings: bool,
     /// Look for newer kernels and make the root file system anew
     #[arg(long)]
-    pub refresh: bool,
+    refresh: bool,
     /// No progress on standard error
     #[arg(long, short)]
     pub quiet: bool,
@@ -117,8 +117,18 @@ pub struct Args {
 }
 
 impl Args {
+    /// The system described by the options.
+    pub fn system(&self) -> System {
+        System {
+            series: self.series(),
+            flavour: self.flavour,
+            with: self.with.clone(),
+            refresh: self.refresh,
+        }
+    }
+
     /// The kernel series asked for, without repetitions.
-    pub fn kernels(&self) -> Vec<Series> {
+    fn series(&self) -> Vec<Series> {
         if self.kernels.is_empty() {
             return Series::value_variants().to_vec();
         }
@@ -157,7 +167,7 @@ impl Args {
             timeout: Duration::from_secs(self.timeout),
             allow_kernel_warnings: self.allow_kernel_warnings,
             init,
-            guest,
+            ..Machine::new(guest)
         })
     }
 

@@ -296,14 +296,7 @@ mod tests {
     fn machine(cmdline: &str) -> Machine {
         Machine {
             cmdline: cmdline.to_owned(),
-            cpus: 1,
-            memory: 1024,
-            icount: false,
-            add: Vec::new(),
-            timeout: Duration::from_secs(1),
-            allow_kernel_warnings: false,
-            init: Init::Plain,
-            guest: Guest::Command(Vec::new()),
+            ..Machine::new(Guest::Command(Vec::new()))
         }
     }
 

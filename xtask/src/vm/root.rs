@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use sha2::{Digest as _, Sha256};
 
-use crate::apt;
+use crate::apt::{self, Apt};
 use crate::host::{Host, is_root};
 use crate::sh::Tool;
 
@@ -79,6 +79,7 @@ pub fn image(host: &Host, with: &[String], refresh: bool) -> Result<Disk> {
     let file = host.dir("images")?.join(format!("debian12-{key}.ext4"));
     if refresh || !file.exists() {
         host.timed("making the Debian 12 root file system", || {
+            check_packages(host, with)?;
             make(host, &include, &file)
         })?;
     }
@@ -97,6 +98,20 @@ fn is_package_name(name: &str) -> bool {
         && name.chars().all(plain)
 }
 
+/// Finds names that are no package before mmdebstrap does, whose error is long.
+fn check_packages(host: &Host, with: &[String]) -> Result<()> {
+    if with.is_empty() {
+        return Ok(());
+    }
+    let apt = Apt::open(host)?;
+    for name in with {
+        if !apt.names(name)?.contains(name) {
+            bail!("Debian has no package `{name}` (--with)");
+        }
+    }
+    Ok(())
+}
+
 fn make(host: &Host, include: &str, file: &Path) -> Result<()> {
     if !is_root() {
         bail!("making the root file system's files with their owners needs root");
@@ -111,7 +126,7 @@ fn make(host: &Host, include: &str, file: &Path) -> Result<()> {
         .iter()
         .map(|path| format!("--dpkgopt=path-exclude={path}"));
     Tool::new("mmdebstrap")
-        .args(["--quiet", "--mode=root", "--variant=minbase"])
+        .args(["--mode=root", "--variant=minbase"])
         .arg(format!("--include={include}"))
         .args(excluded)
         // Directories that an excluded path's package expects to be able to write to.
