@@ -271,6 +271,8 @@ fn linker(host: &Host) -> Result<PathBuf> {
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
             .run()
     })?;
+    let build = root.join("build");
+    fs::remove_dir_all(&build).with_context(|| format!("cannot remove {}", build.display()))?;
     if !is_wanted(&linker) {
         bail!("{} is not version {LINKER_VERSION}", linker.display());
     }
