@@ -3,6 +3,8 @@
 //! The way of a manifest is bytes, then a tree of located nodes, then the
 //! checked types of [`manifest`], which the compiler turns into kernel tables.
 
+pub mod diagnostic;
+pub mod duration;
 pub mod manifest;
-mod net;
-mod path;
+pub mod net;
+pub mod path;
