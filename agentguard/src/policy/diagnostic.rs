@@ -210,6 +210,18 @@ pub struct Span {
     pub width: u32,
 }
 
+impl Span {
+    /// The beginning of a file.
+    #[must_use]
+    pub const fn start() -> Self {
+        Self {
+            line: 1,
+            column: 1,
+            width: 1,
+        }
+    }
+}
+
 /// A file's name and text, to make diagnostics from.
 #[derive(Clone, Debug)]
 pub struct SourceFile {
@@ -256,6 +268,30 @@ impl SourceFile {
         Some(line.strip_prefix('\u{feff}').unwrap_or(line))
     }
 
+    /// The place of a byte of the text.
+    #[must_use]
+    pub fn span_at(&self, offset: usize) -> Span {
+        let index = self.line_starts.partition_point(|&start| start <= offset) - 1;
+        let before = self.text.get(self.line_starts[index]..offset);
+        let before = before.unwrap_or_default().trim_start_matches('\u{feff}');
+        let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Span {
+            line: narrow(index + 1),
+            column: narrow(before.chars().count() + 1),
+            width: 1,
+        }
+    }
+
+    /// The characters from a place to the next space, comma or bracket.
+    #[must_use]
+    pub fn word_at(&self, span: Span) -> &str {
+        let line = self.line(span.line).unwrap_or_default();
+        let start = line.char_indices().nth(span.column.max(1) as usize - 1);
+        let rest = start.map_or("", |(index, _)| &line[index..]);
+        let end = rest.find(|c: char| c.is_whitespace() || matches!(c, ',' | ']' | '}'));
+        &rest[..end.unwrap_or(rest.len())]
+    }
+
     /// The place of a span, to keep with a checked value.
     #[must_use]
     pub fn location(&self, span: Span) -> Location {
@@ -263,6 +299,21 @@ impl SourceFile {
             file: Arc::clone(&self.path),
             line: span.line,
             column: span.column,
+        }
+    }
+
+    /// A kept place as a span, from there to the end of what is written there.
+    #[must_use]
+    pub fn span_of(&self, location: &Location) -> Span {
+        let span = Span {
+            line: location.line,
+            column: location.column,
+            width: 1,
+        };
+        let width = self.word_at(span).chars().count().max(1);
+        Span {
+            width: u32::try_from(width).unwrap_or(1),
+            ..span
         }
     }
 
