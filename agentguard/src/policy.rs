@@ -11,7 +11,11 @@ pub mod load;
 pub mod manifest;
 pub mod net;
 pub mod path;
+pub mod reference;
+pub mod source;
+pub mod text;
 mod trust;
+mod vocabulary;
 pub mod yaml;
 
 pub use check::check;

@@ -3,6 +3,8 @@
 //! After a change of wording: `UPDATE_EXPECT=1 cargo test -p agentguard --test policy_errors`,
 //! then read the difference.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
@@ -479,7 +481,7 @@ fn bad_words_and_numbers() {
               |
             7 |   environment: prod
               |                ^^^^
-            help: valid here: development, staging, production
+            help: did you mean `production`?
 
             error: agents.d/x.yaml:8:14: spec.authority cannot be `delegate`
               |
@@ -688,11 +690,12 @@ fn text_that_is_not_yaml() {
     check_spec(
         "\tlease: 1h\n",
         &expect![[r#"
-        error: agents.d/x.yaml:9:9: this is not well-formed YAML: while scanning a plain scalar, found a tab
-          |
-        9 |   mode: enforce
-          |         ^
-    "#]],
+            error: agents.d/x.yaml:9:9: this is not well-formed YAML: while scanning a plain scalar, found a tab
+              |
+            9 |   mode: enforce
+              |         ^
+            help: indent with spaces
+        "#]],
     );
     check_spec(
         "  lease: !duration 1h\n",
@@ -725,12 +728,12 @@ fn an_alias_bomb() {
     check(
         &bomb,
         &expect![[r#"
-        error: agents.d/x.yaml:1:22: the file's aliases stand for more than 20000 values
-          |
-        1 | a0: &a0 [x, x, x, x, x, x, x, x, x]
-          |                      ^
-        help: write the lists out
-    "#]],
+            error: agents.d/x.yaml:5:15: the file's aliases stand for more than 20000 values
+              |
+            5 | a4: &a4 [*a3, *a3, *a3, *a3, *a3, *a3, *a3, *a3, *a3]
+              |               ^^^
+            help: write the lists out
+        "#]],
     );
 }
 

@@ -1,8 +1,10 @@
 //! From a tree of located nodes to checked manifests, with every problem of
 //! the file reported at once.
 
-use super::diagnostic::{Diagnostic, Span, quote};
+use super::diagnostic::Diagnostic;
 use super::manifest::{Environment, Location, Manifest};
+use super::source::Span;
+use super::text::quote;
 use super::yaml::{Node, Parsed};
 use fields::Checker;
 
@@ -10,6 +12,7 @@ mod agent;
 mod canonical;
 mod fields;
 mod permissions;
+mod words;
 
 /// What one file holds.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::diagnostic::{TextError, quote};
+use super::text::{TextError, quote};
 
 /// Units from the longest to the shortest, in seconds.
 const UNITS: [(char, u64); 4] = [('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];

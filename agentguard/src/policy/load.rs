@@ -10,8 +10,9 @@ use std::sync::Arc;
 use nix::fcntl::OFlag;
 
 use super::check::{Checked, Identity, check};
-use super::diagnostic::{Diagnostic, Diagnostics, Severity, SourceFile};
+use super::diagnostic::{Diagnostic, Diagnostics, Severity};
 use super::manifest::{ExecMatch, Manifest};
+use super::source::SourceFile;
 use super::trust::Trust;
 use super::yaml::{MAX_FILE_BYTES, parse, too_large};
 

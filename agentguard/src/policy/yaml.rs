@@ -10,7 +10,9 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_yaml::budget::BudgetBreach;
 use serde_yaml::options::{DuplicateKeyPolicy, MergeKeyPolicy, NonFiniteFloatPolicy};
 
-use super::diagnostic::{Diagnostic, Severity, SourceFile, Span, quote};
+use super::diagnostic::{Diagnostic, Severity};
+use super::source::{SourceFile, Span};
+use super::text::quote;
 
 /// A larger file is refused without being read.
 pub const MAX_FILE_BYTES: usize = 1 << 20;
@@ -145,13 +147,15 @@ fn options() -> serde_yaml::Options {
 /// The library's error in the words of this program.
 fn explain(source: &SourceFile, error: &serde_yaml::Error) -> Diagnostic {
     use serde_yaml::Error;
-    let span = error.location().map_or_else(Span::start, |at| Span {
-        line: u32::try_from(at.line()).unwrap_or(u32::MAX).max(1),
-        column: u32::try_from(at.column()).unwrap_or(u32::MAX).max(1),
-        width: u32::try_from(at.span().len()).unwrap_or(1),
-    });
+    let (error, place) = match error {
+        // What is wrong with an alias is told where it is used.
+        Error::AliasError {
+            error, locations, ..
+        } => (&**error, Some(locations.reference_location)),
+        error => (error, error.location()),
+    };
+    let span = place.map_or_else(Span::start, span_of);
     let (message, help) = match error {
-        Error::AliasError { error, .. } => return explain(source, error),
         Error::Budget { breach, .. } => over_budget(breach),
         Error::AliasReplayLimitExceeded { .. }
         | Error::AliasExpansionLimitExceeded { .. }
@@ -163,22 +167,7 @@ fn explain(source: &SourceFile, error: &serde_yaml::Error) -> Diagnostic {
             "this alias stands for a value that it is part of".to_owned(),
             "write the list out",
         ),
-        Error::UnknownAnchor { .. } => {
-            let word = source.word_at(span);
-            let message = format!(
-                "{} is a YAML alias, and no anchor has that name",
-                quote(word)
-            );
-            return source.diagnostic(
-                Severity::Error,
-                Span {
-                    width: u32::try_from(word.chars().count()).unwrap_or(1),
-                    ..span
-                },
-                message,
-                Some(format!("to write a pattern, put it in quotes: \"{word}\"")),
-            );
-        }
+        Error::UnknownAnchor { .. } => return unknown_anchor(source, span),
         other => {
             let text = other.to_string();
             // The place is said in front, as for every other diagnostic.
@@ -186,12 +175,47 @@ fn explain(source: &SourceFile, error: &serde_yaml::Error) -> Diagnostic {
             if text.contains("recursion limit") {
                 too_deep()
             } else {
-                (format!("this is not well-formed YAML: {text}"), "")
+                let help = if text.contains(" tab") {
+                    "indent with spaces"
+                } else {
+                    ""
+                };
+                (format!("this is not well-formed YAML: {text}"), help)
             }
         }
     };
     let help = (!help.is_empty()).then(|| help.to_owned());
     source.diagnostic(Severity::Error, span, message, help)
+}
+
+/// A pattern without quotes: YAML takes `*` for the beginning of an alias.
+fn unknown_anchor(source: &SourceFile, span: Span) -> Diagnostic {
+    let word = source.word_at(span);
+    let message = format!(
+        "{} is a YAML alias, and no anchor has that name",
+        quote(word)
+    );
+    let help = format!(
+        "to write a pattern, put it in quotes: \"{}\"",
+        quote(word).trim_matches('`')
+    );
+    let span = Span {
+        width: narrow(word.chars().count() as u64),
+        ..span
+    };
+    source.diagnostic(Severity::Error, span, message, Some(help))
+}
+
+fn span_of(place: serde_yaml::Location) -> Span {
+    Span {
+        line: narrow(place.line()).max(1),
+        column: narrow(place.column()).max(1),
+        width: narrow(place.span().len()),
+    }
+}
+
+fn narrow(n: u64) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 fn too_deep() -> (String, &'static str) {
@@ -225,7 +249,6 @@ impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = serde_yaml::Spanned::<Value>::deserialize(deserializer)?;
         let at = spanned.defined;
-        let narrow = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
         let bytes = match (at.span().byte_offset(), at.span().byte_len()) {
             (Some(offset), Some(length)) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX);
@@ -236,11 +259,7 @@ impl<'de> Deserialize<'de> for Node {
         };
         Ok(Self {
             value: spanned.value,
-            span: Span {
-                line: narrow(at.line()).max(1),
-                column: narrow(at.column()).max(1),
-                width: narrow(at.span().len()),
-            },
+            span: span_of(at),
             bytes,
         })
     }

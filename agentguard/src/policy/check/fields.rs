@@ -1,8 +1,8 @@
 //! Taking a node tree apart: each helper reports what does not fit and goes on.
 
-use super::super::diagnostic::{
-    Diagnostic, MAX_DIAGNOSTICS_PER_FILE, Severity, SourceFile, Span, TextError, quote, suggestion,
-};
+use super::super::diagnostic::{Diagnostic, MAX_DIAGNOSTICS_PER_FILE, Severity};
+use super::super::source::{SourceFile, Span};
+use super::super::text::{TextError, quote, suggestion};
 use super::super::yaml::{Node, Value};
 
 /// Keys that belong elsewhere than where people put them.

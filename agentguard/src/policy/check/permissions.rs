@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt::Display;
 
-use super::super::diagnostic::{TextError, quote, suggestion};
 use super::super::manifest::{
     Approvals, Located, NetObject, NetRule, NetTarget, Object, PathObject, PathPattern,
     Permissions, PolicyTest, Privilege, Rule, RuleSet, Verb, Verdict,
 };
 use super::super::net::{address_bits, parse_rule};
+use super::super::text::{TextError, quote, suggestion};
 use super::fields::{Checker, Field, Fields, Word};
 
 /// Ports that people write behind an IPv6 address and forget the brackets.

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
-use super::super::diagnostic::{TextError, quote, suggestion};
 use super::super::path::{PathObject, PathPattern, unescape};
+use super::super::text::{TextError, quote, suggestion};
 use super::{
     ALL_PORTS, NetHost, NetObject, NetRule, NetTarget, Protocol, Transport, address_bits, masked,
     unmapped,
