@@ -4,6 +4,7 @@
 //! then the checked types of [`manifest`] ([`check`]), which the compiler turns
 //! into kernel tables. [`load_dir`] does both for all files of a directory.
 
+pub mod across;
 pub mod check;
 pub mod diagnostic;
 pub mod duration;
