@@ -4,6 +4,8 @@
 //! [`Port`] is that view; [`bpf`](self) implements it with aya. The daemon knows
 //! only the trait, so its own logic is tested without privileges.
 
+mod banks;
+pub mod bpf;
 pub mod btf;
 pub mod load;
 pub mod probe;
@@ -203,7 +205,12 @@ pub trait Port: Send {
     ///
     /// # Errors
     /// The process is gone, is tagged already, or could not be tagged in full.
-    fn enrol(&mut self, tag: Tag, pid: u32, pidfd: std::os::fd::BorrowedFd<'_>) -> Result<(), KernelError>;
+    fn enrol(
+        &mut self,
+        tag: Tag,
+        pid: u32,
+        pidfd: std::os::fd::BorrowedFd<'_>,
+    ) -> Result<(), KernelError>;
     /// The tag of a process, if it has one.
     ///
     /// # Errors

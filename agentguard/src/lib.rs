@@ -1,3 +1,4 @@
 //! AgentGuard.
 pub mod kernel;
+pub mod mounts;
 pub mod policy;

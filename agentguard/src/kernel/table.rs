@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -37,19 +37,13 @@ impl<T: aya::Pod> Table<T> {
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a fresh shared mapping at an address of the kernel's choice.
         let base = unsafe { mmap(None, length, protection, MapFlags::MAP_SHARED, fd, 0) }?;
-        Ok(Self { base: base.cast(), bytes, stride, len, element: PhantomData })
-    }
-
-    /// Number of elements.
-    #[must_use]
-    pub fn len(&self) -> u32 {
-        self.len
-    }
-
-    /// Whether it has none (never so for a kernel array).
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
+        Ok(Self {
+            base: base.cast(),
+            bytes,
+            stride,
+            len,
+            element: PhantomData,
+        })
     }
 
     fn at(&self, index: u32) -> Option<*mut T> {
@@ -64,7 +58,8 @@ impl<T: aya::Pod> Table<T> {
     #[must_use]
     pub fn get(&self, index: u32) -> Option<T> {
         // SAFETY: inside the mapping and aligned; any bits are a valid Pod.
-        self.at(index).map(|element| unsafe { element.read_volatile() })
+        self.at(index)
+            .map(|element| unsafe { element.read_volatile() })
     }
 
     /// Sets an element that no program reads yet.
@@ -81,22 +76,11 @@ impl<T: aya::Pod> Table<T> {
     #[must_use]
     pub fn atomic_u32(&self, index: u32, offset: usize) -> Option<&AtomicU32> {
         let element = self.at(index)?.cast::<u8>();
-        if offset % 4 != 0 || offset + 4 > size_of::<T>() {
+        if !offset.is_multiple_of(4) || offset + 4 > size_of::<T>() {
             return None;
         }
         // SAFETY: inside the mapping, aligned; the kernel side uses atomics or single stores.
         Some(unsafe { AtomicU32::from_ptr(element.add(offset).cast()) })
-    }
-
-    /// The 64 bits at `offset` of an element, for atomic access.
-    #[must_use]
-    pub fn atomic_u64(&self, index: u32, offset: usize) -> Option<&AtomicU64> {
-        let element = self.at(index)?.cast::<u8>();
-        if offset % 8 != 0 || offset + 8 > size_of::<T>() {
-            return None;
-        }
-        // SAFETY: as above.
-        Some(unsafe { AtomicU64::from_ptr(element.add(offset).cast()) })
     }
 }
 
