@@ -1,1 +1,2 @@
 //! AgentGuard.
+pub mod policy;
