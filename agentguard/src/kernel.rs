@@ -4,6 +4,9 @@
 //! [`Port`] is that view; [`bpf`](self) implements it with aya. The daemon knows
 //! only the trait, so its own logic is tested without privileges.
 
+pub mod bpf;
+pub mod probe;
+
 use std::path::PathBuf;
 
 use agentguard_common::event::Header;
