@@ -263,7 +263,10 @@ mod tests {
         let mut registry = Registry::load(&path).unwrap();
         let (a, b) = (manifest("a"), manifest("b"));
         let live = HashSet::new();
-        assert_eq!(indexes(&registry.assign(&[a, Arc::clone(&b)], &live, &[]).unwrap()), [0, 1]);
+        assert_eq!(
+            indexes(&registry.assign(&[a, Arc::clone(&b)], &live, &[]).unwrap()),
+            [0, 1]
+        );
         registry.save(&path).unwrap();
 
         let mut registry = Registry::load(&path).unwrap();
@@ -275,17 +278,25 @@ mod tests {
     #[test]
     fn an_unknown_index_of_a_live_run_is_left_alone() {
         let mut registry = Registry::default();
-        let set = registry.assign(&[manifest("a")], &HashSet::from([0, 1]), &[]).unwrap();
+        let set = registry
+            .assign(&[manifest("a")], &HashSet::from([0, 1]), &[])
+            .unwrap();
         assert_eq!(indexes(&set), [2]);
     }
 
     #[test]
     fn indexes_are_reused_only_when_all_are_used_and_never_under_a_live_run() {
         let mut registry = Registry::default();
-        let all: Vec<_> = (0..AGENTS).map(|number| manifest(&format!("old-{number}"))).collect();
+        let all: Vec<_> = (0..AGENTS)
+            .map(|number| manifest(&format!("old-{number}")))
+            .collect();
         registry.assign(&all, &HashSet::new(), &[]).unwrap();
         assert!(matches!(
-            registry.clone().assign(&[&all[..], &[manifest("new")]].concat(), &HashSet::new(), &[]),
+            registry.clone().assign(
+                &[&all[..], &[manifest("new")]].concat(),
+                &HashSet::new(),
+                &[]
+            ),
             Err(RegistryError::Full)
         ));
         let live: HashSet<u32> = (0..AGENTS).filter(|index| *index != 7).collect();
@@ -309,6 +320,9 @@ mod tests {
         let path = dir.path().join("agents.json");
         fs::write(&path, "{\"generation\": 1}").unwrap();
         let error = Registry::load(&path).unwrap_err().to_string();
-        assert!(error.contains("agents.json is damaged: missing field"), "{error}");
+        assert!(
+            error.contains("agents.json is damaged: missing field"),
+            "{error}"
+        );
     }
 }

@@ -22,7 +22,11 @@ pub const ENDPOINTS: [(&str, &str, &str); 9] = [
     ("get", "/v1/agents", "Agents in force"),
     ("post", "/v1/policy/reload", "Read the manifests again"),
     ("get", "/v1/status", "How the daemon does"),
-    ("get", "/v1/doctor", "What protects this host, and what does not"),
+    (
+        "get",
+        "/v1/doctor",
+        "What protects this host, and what does not",
+    ),
 ];
 
 /// A request to start a run with the process that sends it.

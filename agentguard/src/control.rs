@@ -6,8 +6,8 @@
 //! out would also keep out what the API is for, and would not replace that
 //! judgement, because an agent can run as any of the users who may connect.
 
-pub mod authority;
 mod answers;
+pub mod authority;
 mod body;
 mod handlers;
 pub mod peer;
@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use self::server::{Listener, serve};
+pub use self::server::{Listener, Serving};
 use crate::clock::Timestamp;
 use crate::engine::{Handle, Loader};
 use crate::sinks::ledger::Health;

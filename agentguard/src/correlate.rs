@@ -168,12 +168,8 @@ impl Correlator {
         event::Decision {
             verb,
             object: match object {
-                decode::Object::File(file) => {
-                    event::Object::File(names::file(&self.mounts, file))
-                }
-                decode::Object::Address(address) => {
-                    event::Object::Address(names::address(address))
-                }
+                decode::Object::File(file) => event::Object::File(names::file(&self.mounts, file)),
+                decode::Object::Address(address) => event::Object::Address(names::address(address)),
             },
             verdict: decision.verdict,
             blocked: decision.blocked,

@@ -268,7 +268,12 @@ mod tests {
     fn reads_a_denied_path() {
         let raw = path_record(Verb::Write, Verdict::Deny, "/srv/x");
         let record = decode(&raw).unwrap();
-        let Body::Decision { verb, object: Object::File(file), decision } = record.body else {
+        let Body::Decision {
+            verb,
+            object: Object::File(file),
+            decision,
+        } = record.body
+        else {
             panic!("not a decision about a file");
         };
         assert_eq!((verb, file.path.as_slice()), (Verb::Write, &b"/srv/x"[..]));
@@ -279,13 +284,21 @@ mod tests {
     #[test]
     fn reads_addresses() {
         let raw = net_record(Verb::Connect, Verdict::Deny, "192.0.2.7", 443);
-        let Body::Decision { object: Object::Address(seen), .. } = decode(&raw).unwrap().body else {
+        let Body::Decision {
+            object: Object::Address(seen),
+            ..
+        } = decode(&raw).unwrap().body
+        else {
             panic!("not a decision about an address");
         };
         assert_eq!(seen.address, Some("192.0.2.7".parse().unwrap()));
         assert_eq!(seen.port, 443);
         let raw = net_record(Verb::Connect, Verdict::Allow, "2001:db8::1", 53);
-        let Body::Decision { object: Object::Address(seen), .. } = decode(&raw).unwrap().body else {
+        let Body::Decision {
+            object: Object::Address(seen),
+            ..
+        } = decode(&raw).unwrap().body
+        else {
             panic!("not a decision about an address");
         };
         assert_eq!(seen.address, Some("2001:db8::1".parse().unwrap()));
@@ -307,8 +320,14 @@ mod tests {
     fn names_what_it_does_not_know() {
         let mut raw = path_record(Verb::Write, Verdict::Deny, "/x");
         raw.header.verb = 200;
-        assert_eq!(decode(&raw).unwrap_err().to_string(), "verb 200 is not known");
-        let short = RawRecord { header: header(Kind::Net), tail: vec![0; 23] };
+        assert_eq!(
+            decode(&raw).unwrap_err().to_string(),
+            "verb 200 is not known"
+        );
+        let short = RawRecord {
+            header: header(Kind::Net),
+            tail: vec![0; 23],
+        };
         assert_eq!(decode(&short), Err(DecodeError::Tail { length: 23 }));
     }
 
@@ -329,7 +348,10 @@ mod tests {
             let [kind, verb, verdict, reason, mode, flags, tail_len, _] = next().to_ne_bytes();
             (head.kind, head.verb, head.verdict) = (kind % 8, verb % 10, verdict % 5);
             (head.reason, head.mode, head.flags) = (reason % 14, mode % 4, flags);
-            head.comm = [next().to_ne_bytes(), next().to_ne_bytes()].concat().try_into().unwrap();
+            head.comm = [next().to_ne_bytes(), next().to_ne_bytes()]
+                .concat()
+                .try_into()
+                .unwrap();
             head.boot_ns = next();
             head.rule = next() as u16;
             let tail = (0..tail_len).map(|_| next() as u8).collect();
@@ -338,6 +360,9 @@ mod tests {
             decoded += u32::from(record.is_ok());
             assert_eq!(record, decode(&raw));
         }
-        assert!(decoded > 1_000, "only {decoded} records decoded: the test tests nothing");
+        assert!(
+            decoded > 1_000,
+            "only {decoded} records decoded: the test tests nothing"
+        );
     }
 }

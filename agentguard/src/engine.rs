@@ -14,7 +14,6 @@ mod sweep;
 
 use std::collections::{HashSet, VecDeque};
 use std::future::ready;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +52,7 @@ pub struct Engine {
     context: Context,
     outbox: VecDeque<Message>,
     ending: Ending,
+    stopping: bool,
 }
 
 /// What does not change while the daemon runs.
@@ -60,8 +60,6 @@ pub struct Engine {
 pub struct Context {
     /// Boot of the host.
     pub boot_id: String,
-    /// Where the registry is kept.
-    pub registry: PathBuf,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// User names.
@@ -109,6 +107,17 @@ impl Handle {
         self.requests.send(job).await.map_err(|_| Stopped)?;
         receiver.await.map_err(|_| Stopped)
     }
+
+    /// Returns when both the engine and the pipeline have answered.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn ping(&self) -> Result<(), Stopped> {
+        let (sender, receiver) = oneshot::channel();
+        self.call(move |engine| engine.tell(Message::Ping(sender)))
+            .await?;
+        receiver.await.map_err(|_| Stopped)
+    }
 }
 
 /// An engine that has not been started.
@@ -145,6 +154,7 @@ impl Engine {
             context,
             outbox: VecDeque::new(),
             ending: Ending::default(),
+            stopping: false,
         };
         // The newest is learned last: it is the one in force.
         for names in names.into_iter().rev() {
@@ -154,6 +164,12 @@ impl Engine {
         engine.sweep();
         let handle = Handle { requests: sender };
         (handle, Prepared { engine, requests })
+    }
+
+    /// Ends the engine after this request: the rings are emptied once more, and
+    /// every later request is answered with [`Stopped`].
+    pub fn stop(&mut self) {
+        self.stopping = true;
     }
 
     /// Sends a message to the pipeline, after those that wait already.
@@ -199,7 +215,12 @@ impl Engine {
 }
 
 impl Prepared {
-    /// Works until every [`Handle`] is gone, then empties the rings once more.
+    /// The engine, before it runs.
+    pub fn engine(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    /// Works until it is told to stop, then empties the rings once more.
     ///
     /// # Errors
     /// The rings cannot be polled.
@@ -214,7 +235,12 @@ impl Prepared {
             let may_drain = engine.outbox.is_empty();
             tokio::select! {
                 job = self.requests.recv() => match job {
-                    Some(job) => job(engine),
+                    Some(job) => {
+                        job(engine);
+                        if engine.stopping {
+                            break;
+                        }
+                    }
                     None => break,
                 },
                 permit = pipeline.messages.reserve(), if !may_drain => match permit {

@@ -311,7 +311,7 @@ pub struct RunStarted {
 }
 
 /// How a run ended, and whether its record is complete.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunEnded {
     /// Why: `exited`, `host-restarted`, `unloaded`.
     pub ended_by: String,
@@ -405,22 +405,34 @@ pub struct RecordsLost {
 }
 
 // serde calls these with a reference to the field.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde asks for"
+)]
 fn verb_name<S: Serializer>(verb: &Verb, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(verb.name())
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde asks for"
+)]
 fn verdict_name<S: Serializer>(verdict: &Verdict, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(verdict.name())
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde asks for"
+)]
 fn mode_name<S: Serializer>(mode: &Mode, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(mode.name())
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde asks for"
+)]
 fn reason_name<S: Serializer>(reason: &Reason, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(reason.name())
 }
@@ -439,8 +451,26 @@ mod tests {
 
     #[test]
     fn exit_words() {
-        assert_eq!(Exit::from_word(3 << 8), Exit { exit_code: Some(3), signal: None });
-        assert_eq!(Exit::from_word(9), Exit { exit_code: None, signal: Some(9) });
-        assert_eq!(Exit::from_word(0x8b), Exit { exit_code: None, signal: Some(11) });
+        assert_eq!(
+            Exit::from_word(3 << 8),
+            Exit {
+                exit_code: Some(3),
+                signal: None
+            }
+        );
+        assert_eq!(
+            Exit::from_word(9),
+            Exit {
+                exit_code: None,
+                signal: Some(9)
+            }
+        );
+        assert_eq!(
+            Exit::from_word(0x8b),
+            Exit {
+                exit_code: None,
+                signal: Some(11)
+            }
+        );
     }
 }

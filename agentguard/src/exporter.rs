@@ -51,7 +51,7 @@ pub trait Source: Send + Sync + 'static {
 /// A bound endpoint.
 pub struct Exporter {
     listener: TcpListener,
-    tls: Option<Tls>,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Exporter {
@@ -61,7 +61,16 @@ impl Exporter {
     /// The kernel's answer.
     pub async fn bind(address: SocketAddr, tls: Option<Tls>) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
-        Ok(Self { listener, tls })
+        Ok(Self {
+            listener,
+            tls: tls.map(Arc::new),
+        })
+    }
+
+    /// Its TLS, for reading renewed certificates.
+    #[must_use]
+    pub fn tls(&self) -> Option<Arc<Tls>> {
+        self.tls.clone()
     }
 
     /// The address that it is bound to.
@@ -75,7 +84,6 @@ impl Exporter {
     /// Serves for ever.
     pub async fn serve(self, source: Arc<dyn Source>) {
         let slots = Arc::new(Semaphore::new(CONNECTIONS));
-        let tls = self.tls.map(Arc::new);
         loop {
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
                 return;
@@ -88,7 +96,7 @@ impl Exporter {
                     continue;
                 }
             };
-            let (source, tls) = (Arc::clone(&source), tls.clone());
+            let (source, tls) = (Arc::clone(&source), self.tls.clone());
             tokio::spawn(async move {
                 let _slot = slot;
                 // Whether a scraper was slow or hung up is its own affair.

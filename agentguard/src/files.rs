@@ -150,10 +150,10 @@ impl Lock {
     fn take(file: File, path: &Path) -> Result<Self, LockError> {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(file) => Ok(Self { file }),
-            Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
+            Err((file, nix::errno::Errno::EWOULDBLOCK)) => {
                 let mut holder = String::new();
-                let _ = file.rewind();
-                let _ = file.by_ref().take(16).read_to_string(&mut holder);
+                let _ = (&file).rewind();
+                let _ = (&file).take(16).read_to_string(&mut holder);
                 Err(LockError::Held {
                     path: path.to_owned(),
                     holder: holder.trim().to_owned(),
@@ -194,7 +194,12 @@ mod tests {
     #[test]
     fn replace_names_the_file() {
         let error = replace(Path::new("/nonexistent/x"), b"", Durability::Process).unwrap_err();
-        assert!(error.to_string().starts_with("cannot write /nonexistent/x: "), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("cannot write /nonexistent/x: "),
+            "{error}"
+        );
     }
 
     #[test]
@@ -203,7 +208,10 @@ mod tests {
         let path = dir.path().join("lock");
         let held = Lock::file(&path).unwrap();
         let error = Lock::file(&path).unwrap_err().to_string();
-        assert!(error.contains(&format!("(process {})", std::process::id())), "{error}");
+        assert!(
+            error.contains(&format!("(process {})", std::process::id())),
+            "{error}"
+        );
         drop(held);
         Lock::file(&path).unwrap();
     }
@@ -213,7 +221,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let held = Lock::directory(dir.path()).unwrap();
         assert!(held.is_on(dir.path()));
-        assert!(matches!(Lock::directory(dir.path()), Err(LockError::Held { .. })));
+        assert!(matches!(
+            Lock::directory(dir.path()),
+            Err(LockError::Held { .. })
+        ));
         assert!(!held.is_on(Path::new("/proc")));
     }
 }

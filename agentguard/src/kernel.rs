@@ -199,7 +199,12 @@ pub trait Port: Send {
     ///
     /// # Errors
     /// The process is gone, is tagged already, or could not be tagged in full.
-    fn enrol(&mut self, tag: Tag, pid: u32, pidfd: std::os::fd::BorrowedFd<'_>) -> Result<(), KernelError>;
+    fn enrol(
+        &mut self,
+        tag: Tag,
+        pid: u32,
+        pidfd: std::os::fd::BorrowedFd<'_>,
+    ) -> Result<(), KernelError>;
     /// The tag of a process, if it has one.
     ///
     /// # Errors

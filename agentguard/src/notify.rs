@@ -24,12 +24,14 @@ impl Notifier {
         let socket = variable("NOTIFY_SOCKET").and_then(|address| match connect(&address) {
             Ok(socket) => Some(socket),
             Err(error) => {
-                tracing::warn!("cannot reach the service manager at NOTIFY_SOCKET={address}: {error}");
+                tracing::warn!(
+                    "cannot reach the service manager at NOTIFY_SOCKET={address}: {error}"
+                );
                 None
             }
         });
-        let for_us = variable("WATCHDOG_PID")
-            .is_none_or(|pid| pid == std::process::id().to_string());
+        let for_us =
+            variable("WATCHDOG_PID").is_none_or(|pid| pid == std::process::id().to_string());
         let watchdog = variable("WATCHDOG_USEC")
             .filter(|_| for_us)
             .and_then(|micros| micros.parse().ok())

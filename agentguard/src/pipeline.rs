@@ -88,10 +88,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn start(
-        self,
-        queue: mpsc::Receiver<Message>,
-    ) -> Result<JoinHandle<()>, FileError> {
+    pub fn start(self, queue: mpsc::Receiver<Message>) -> Result<JoinHandle<()>, FileError> {
         std::thread::Builder::new()
             .name("pipeline".to_owned())
             .spawn(move || self.run(queue))
@@ -218,14 +215,23 @@ fn settle(ending: &RunEnding, kept: u64, refused: u64) -> RunEnded {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{FakePort, run};
     use crate::kernel::{NewRun, Port};
+    use crate::testing::{FakePort, run};
 
     fn kernel_run(events: u64, lost: u64) -> KernelRun {
         let mut port = FakePort::new();
-        let run = NewRun { agent: 0, id: Uuid::nil(), lease_until: 0 };
+        let run = NewRun {
+            agent: 0,
+            id: Uuid::nil(),
+            lease_until: 0,
+        };
         port.start_run(&run).unwrap();
-        KernelRun { events, lost, denials: 2, ..port.runs()[0].clone() }
+        KernelRun {
+            events,
+            lost,
+            denials: 2,
+            ..port.runs()[0].clone()
+        }
     }
 
     fn ending(kernel: Option<KernelRun>) -> RunEnding {

@@ -1,36 +1,25 @@
 //! Policy: the manifests that say who an agent is and what it may do.
 //!
-//! The way of a manifest is bytes, then a tree of located nodes, then the
-//! checked types of [`manifest`], which the compiler turns into kernel tables.
+//! The way of a manifest is bytes, then a tree of located nodes ([`parse`]),
+//! then the checked types of [`manifest`] ([`check`]), which the compiler turns
+//! into kernel tables. [`load_dir`] does both for all files of a directory.
 
+pub mod check;
 pub mod compile;
+pub mod diagnostic;
+pub mod duration;
+pub mod load;
 pub mod manifest;
-mod net;
-mod path;
+pub mod net;
+pub mod path;
+pub mod reference;
+pub mod source;
+pub mod text;
+mod trust;
+mod vocabulary;
+pub mod yaml;
 
-use std::fmt;
-use std::path::Path;
-use std::sync::Arc;
-
-use self::manifest::Manifest;
-
-/// A problem in a manifest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Diagnostic {
-    /// The message.
-    pub message: String,
-}
-
-impl fmt::Display for Diagnostic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-/// Loads all manifests of a directory.
-///
-/// # Errors
-/// All problems.
-pub fn load_dir(_dir: &Path) -> Result<Vec<Arc<Manifest>>, Vec<Diagnostic>> {
-    Ok(Vec::new())
-}
+pub use check::check;
+pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use load::{LoadOptions, PolicySet, load_dir, load_paths};
+pub use yaml::parse;

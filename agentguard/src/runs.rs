@@ -360,7 +360,12 @@ mod tests {
         let kept = store.ended(a.id).unwrap().unwrap();
         assert_eq!(kept.ended, Some(ended()));
         assert_eq!(store.newest_ended(9, |_| true).unwrap(), vec![kept]);
-        assert!(store.newest_ended(9, |run| run.uid == 4_711).unwrap().is_empty());
+        assert!(
+            store
+                .newest_ended(9, |run| run.uid == 4_711)
+                .unwrap()
+                .is_empty()
+        );
     }
 
     #[test]
@@ -369,11 +374,16 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         let good = run("a", 1);
         store.save_live(&good).unwrap();
-        let bad = dir.path().join("runs/live/01890a5d-ac96-774b-bcce-b302099a8057.json");
+        let bad = dir
+            .path()
+            .join("runs/live/01890a5d-ac96-774b-bcce-b302099a8057.json");
         fs::write(&bad, "").unwrap();
         let (live, unreadable) = store.load_live().unwrap();
         assert_eq!(live, vec![good]);
-        assert!(unreadable[0].contains("b302099a8057.json"), "{unreadable:?}");
+        assert!(
+            unreadable[0].contains("b302099a8057.json"),
+            "{unreadable:?}"
+        );
     }
 
     #[test]

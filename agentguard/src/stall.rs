@@ -42,10 +42,12 @@ impl<T> StallGuard<T> {
         let waiting = self
             .waiting
             .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + limit)));
-        waiting
-            .as_mut()
-            .poll(context)
-            .map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
+        waiting.as_mut().poll(context).map(|()| {
+            Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the client does not read",
+            ))
+        })
     }
 }
 
@@ -104,7 +106,9 @@ mod tests {
             let mut total = 0;
             while total < 64 {
                 tokio::time::sleep(Duration::from_secs(20)).await;
-                total += tokio::io::AsyncReadExt::read(&mut theirs, &mut [0; 16]).await.unwrap();
+                total += tokio::io::AsyncReadExt::read(&mut theirs, &mut [0; 16])
+                    .await
+                    .unwrap();
             }
         });
         guarded.write_all(&[0; 64]).await.unwrap();

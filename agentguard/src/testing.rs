@@ -200,7 +200,9 @@ impl FakePort {
             fix: None,
         };
         let state = Fake {
-            protections: ["identity", "files", "exec", "network"].map(protection).into(),
+            protections: ["identity", "files", "exec", "network"]
+                .map(protection)
+                .into(),
             generations: Vec::new(),
             runs: Vec::new(),
             tagged: Vec::new(),
@@ -240,14 +242,21 @@ impl FakePort {
     /// The last task of a run ends.
     pub fn exit_all(&self, serial: u64) {
         let mut state = self.state();
-        let run = state.runs.iter_mut().find(|run| run.serial == serial).unwrap();
+        let run = state
+            .runs
+            .iter_mut()
+            .find(|run| run.serial == serial)
+            .unwrap();
         run.tasks = 0;
         let tag = tag_of(run);
         drop(state);
         let mut header = header(Kind::RunEnded);
         header.tag = tag;
         header.verdict = Verdict::Allow as u8;
-        self.emit([RawRecord { header, tail: Vec::new() }]);
+        self.emit([RawRecord {
+            header,
+            tail: Vec::new(),
+        }]);
     }
 }
 
@@ -263,7 +272,10 @@ fn tag_of(run: &KernelRun) -> Tag {
 fn pid_of(pidfd: BorrowedFd<'_>) -> u32 {
     let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
     let text = std::fs::read_to_string(path).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("Pid:")).unwrap();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Pid:"))
+        .unwrap();
     line.trim().parse().unwrap()
 }
 
@@ -338,7 +350,11 @@ impl Port for FakePort {
         if let Some(reason) = reason {
             return Err(KernelError::Enrol { pid, reason });
         }
-        let run = state.runs.iter_mut().find(|run| run.serial == tag.run_serial).unwrap();
+        let run = state
+            .runs
+            .iter_mut()
+            .find(|run| run.serial == tag.run_serial)
+            .unwrap();
         run.tasks += 1;
         state.tagged.push((pid, tag));
         Ok(())
@@ -356,7 +372,11 @@ impl Port for FakePort {
 
     fn set_run_state(&mut self, tag: Tag, state: u32) -> Result<(), KernelError> {
         let mut fake = self.state();
-        let run = fake.runs.iter_mut().find(|run| run.serial == tag.run_serial).unwrap();
+        let run = fake
+            .runs
+            .iter_mut()
+            .find(|run| run.serial == tag.run_serial)
+            .unwrap();
         run.state = state;
         Ok(())
     }

@@ -106,7 +106,10 @@ mod tests {
     fn continues_a_valid_trace_with_a_new_span() {
         assert_eq!(TraceParent::parse(PARENT).unwrap().to_string(), PARENT);
         let child = TraceParent::child_of(Some(PARENT)).unwrap().to_string();
-        assert!(child.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-"), "{child}");
+        assert!(
+            child.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-"),
+            "{child}"
+        );
         assert!(child.ends_with("-01"), "{child}");
         assert_ne!(child, PARENT);
     }

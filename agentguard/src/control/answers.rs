@@ -98,7 +98,10 @@ impl From<std::io::Error> for Failed {
 
 impl From<tokio::task::JoinError> for Failed {
     fn from(error: tokio::task::JoinError) -> Self {
-        Self::new(Code::Failed, format!("a worker of the daemon ended early: {error}"))
+        Self::new(
+            Code::Failed,
+            format!("a worker of the daemon ended early: {error}"),
+        )
     }
 }
 

@@ -137,8 +137,12 @@ mod tests {
         let user = role(1_000, &[1_000], None);
         assert!(user.start_runs().is_ok());
         let error = user.operate("status", "agentguard").unwrap_err();
-        assert_eq!(error.to_string(), "status is for root and members of the group agentguard");
-        let sight = user.sight(|uid| Ok::<_, ()>(HashSet::from([Uuid::from_u128(u128::from(uid))])));
+        assert_eq!(
+            error.to_string(),
+            "status is for root and members of the group agentguard"
+        );
+        let sight =
+            user.sight(|uid| Ok::<_, ()>(HashSet::from([Uuid::from_u128(u128::from(uid))])));
         let scope = sight.unwrap().unwrap();
         assert!(scope.covers(Some(Uuid::from_u128(1_000)), None));
         assert!(scope.covers(Some(Uuid::from_u128(5)), Some(1_000)));

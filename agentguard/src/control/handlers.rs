@@ -13,8 +13,8 @@ use super::answers::{Answer, Failed, json, with_type};
 use super::authority::Role;
 use super::body::Body;
 use super::peer::Peer;
-use super::request::{self, EventQuery, Route};
 use super::processes;
+use super::request::{self, EventQuery, Route};
 use super::views;
 use crate::api;
 use crate::engine::{Launch, StatusReport, launch};
@@ -26,11 +26,7 @@ use crate::sinks::subscribers::{Filter, Scope};
 
 impl Control {
     /// Answers one request of this peer.
-    pub(super) async fn answer(
-        &self,
-        peer: &Peer,
-        request: Request<Incoming>,
-    ) -> Answer {
+    pub(super) async fn answer(&self, peer: &Peer, request: Request<Incoming>) -> Answer {
         let uri = request.uri();
         let route = request::route(request.method(), uri.path(), uri.query())?;
         let role = self.role(peer).await?;
@@ -89,7 +85,9 @@ impl Control {
             ));
         }
         if wanted.command.is_empty() {
-            return Err(Failed::bad_request("`command` is empty: nothing would be executed"));
+            return Err(Failed::bad_request(
+                "`command` is empty: nothing would be executed",
+            ));
         }
         let launch = Launch {
             agent: wanted.agent,
@@ -157,7 +155,10 @@ impl Control {
                 Role::User(uid) => run.uid == uid,
                 Role::Agent(own) => own == Some(run.id),
             };
-            of_caller && agent.as_ref().is_none_or(|agent| *agent == run.identity.agent)
+            of_caller
+                && agent
+                    .as_ref()
+                    .is_none_or(|agent| *agent == run.identity.agent)
         };
         let runs = tokio::task::spawn_blocking(move || {
             let mut runs: Vec<api::Run> = live
@@ -169,9 +170,7 @@ impl Control {
             runs.extend(ended.iter().map(|run| views::run(run, None)));
             Ok::<_, FileError>(runs)
         });
-        json(&api::Runs {
-            runs: runs.await??,
-        })
+        json(&api::Runs { runs: runs.await?? })
     }
 
     async fn run(&self, role: Role, id: Uuid) -> Answer {
@@ -179,7 +178,10 @@ impl Control {
             .engine
             .call(move |engine| {
                 let live = engine.live_runs();
-                (live.into_iter().find(|(run, _)| run.id == id), engine.store())
+                (
+                    live.into_iter().find(|(run, _)| run.id == id),
+                    engine.store(),
+                )
             })
             .await?;
         let (run, kernel) = match live {
@@ -298,7 +300,9 @@ impl Control {
                 loaded: policy.loaded,
                 agents: policy.agents.len(),
                 refused: refusal.map(|refusal| refusal.time),
-                problems: refusal.map(|refusal| refusal.problems.clone()).unwrap_or_default(),
+                problems: refusal
+                    .map(|refusal| refusal.problems.clone())
+                    .unwrap_or_default(),
             },
             runs: report.runs,
             tagged_tasks: report.tagged_tasks,

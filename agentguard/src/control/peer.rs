@@ -42,7 +42,11 @@ impl Peer {
             uid: u32::MAX,
             gid: u32::MAX,
         };
-        get_option(socket, libc::SO_PEERCRED, std::slice::from_mut(&mut credentials))?;
+        get_option(
+            socket,
+            libc::SO_PEERCRED,
+            std::slice::from_mut(&mut credentials),
+        )?;
         let pid = u32::try_from(credentials.pid).unwrap_or(0);
         if pid == 0 {
             return Err(io::Error::other(
@@ -139,7 +143,9 @@ fn started(pid: u32) -> io::Result<Duration> {
         .and_then(|ticks| u64::try_from(ticks).ok())
         .filter(|ticks| *ticks > 0)
         .unwrap_or(100);
-    Ok(Duration::from_millis(ticks.saturating_mul(1_000) / per_second))
+    Ok(Duration::from_millis(
+        ticks.saturating_mul(1_000) / per_second,
+    ))
 }
 
 fn status_field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
@@ -229,6 +235,9 @@ mod tests {
     fn start_times_lie_in_the_past() {
         let now = Duration::from_nanos(clock::boot_ns());
         let started = started(std::process::id()).unwrap();
-        assert!(started > Duration::ZERO && started <= now, "{started:?} {now:?}");
+        assert!(
+            started > Duration::ZERO && started <= now,
+            "{started:?} {now:?}"
+        );
     }
 }

@@ -79,8 +79,11 @@ pub(super) fn route(method: &Method, path: &str, query: Option<&str>) -> Result<
 }
 
 fn run_id(text: &str) -> Result<Uuid, Failed> {
-    Uuid::parse_str(text)
-        .map_err(|_| Failed::bad_request(format!("`{text}` is not a run id; `agentguard runs list` shows them")))
+    Uuid::parse_str(text).map_err(|_| {
+        Failed::bad_request(format!(
+            "`{text}` is not a run id; `agentguard runs list` shows them"
+        ))
+    })
 }
 
 /// Parameters of a query. Values are names, numbers and ids: nothing in them is
@@ -161,11 +164,17 @@ pub(super) async fn body<T: DeserializeOwned>(body: Incoming) -> Result<T, Faile
         .collect()
         .await
         .map_err(|error| {
-            Failed::bad_request(format!("the body could not be read ({error}); at most {BODY_BYTES} bytes are"))
+            Failed::bad_request(format!(
+                "the body could not be read ({error}); at most {BODY_BYTES} bytes are"
+            ))
         })?
         .to_bytes();
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Failed::new(Code::BadRequest, format!("the body is not understood: {error}")))
+    serde_json::from_slice(&bytes).map_err(|error| {
+        Failed::new(
+            Code::BadRequest,
+            format!("the body is not understood: {error}"),
+        )
+    })
 }
 
 #[cfg(test)]
@@ -190,11 +199,20 @@ mod tests {
             })
         );
         for (query, message) in [
-            ("verdict=maybe", "`verdict` is allow, ask or deny, not `maybe`"),
+            (
+                "verdict=maybe",
+                "`verdict` is allow, ask or deny, not `maybe`",
+            ),
             ("last=10001", "`last` is a number up to 10000, not `10001`"),
             ("folow", "this endpoint has no parameter `folow`"),
-            ("agent=a%20b", "the parameter `agent=a%20b` is escaped or given twice"),
-            ("agent=a&agent=b", "the parameter `agent=b` is escaped or given twice"),
+            (
+                "agent=a%20b",
+                "the parameter `agent=a%20b` is escaped or given twice",
+            ),
+            (
+                "agent=a&agent=b",
+                "the parameter `agent=b` is escaped or given twice",
+            ),
             ("follow=1", "`follow` is true or false, not `1`"),
         ] {
             assert_eq!(get("/v1/events", query).unwrap_err(), message);
@@ -203,8 +221,18 @@ mod tests {
 
     #[test]
     fn paths_and_methods() {
-        assert!(get("/v1/runs/nonsense", "").unwrap_err().contains("is not a run id"));
-        assert!(get("/v1/run", "").unwrap_err().contains("no endpoint GET /v1/run"));
-        assert!(matches!(route(&Method::POST, "/v1/status", None), Err(Failed(failure)) if failure.code == Code::NotFound));
+        assert!(
+            get("/v1/runs/nonsense", "")
+                .unwrap_err()
+                .contains("is not a run id")
+        );
+        assert!(
+            get("/v1/run", "")
+                .unwrap_err()
+                .contains("no endpoint GET /v1/run")
+        );
+        assert!(
+            matches!(route(&Method::POST, "/v1/status", None), Err(Failed(failure)) if failure.code == Code::NotFound)
+        );
     }
 }

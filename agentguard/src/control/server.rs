@@ -15,6 +15,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::unistd::Gid;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 use super::Control;
 use super::peer::Peer;
@@ -26,6 +28,9 @@ const REQUEST_TIME: Duration = Duration::from_secs(10);
 
 /// Time that a client may refuse to read.
 const STALL: Duration = Duration::from_secs(30);
+
+/// Time for clients to read what is left when the daemon stops.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Connections of one user at once. One more is closed: a user can only keep
 /// itself out.
@@ -79,9 +84,36 @@ impl Drop for Listener {
     }
 }
 
-/// Accepts connections for ever.
-pub async fn serve(listener: Listener, control: Arc<Control>) {
-    let slots = Arc::new(Slots::default());
+/// The API being served.
+pub struct Serving {
+    accepting: JoinHandle<()>,
+    slots: Arc<Slots>,
+}
+
+impl Serving {
+    /// Serves connections from now on.
+    #[must_use]
+    pub fn start(listener: Listener, control: Arc<Control>) -> Self {
+        let slots = Arc::new(Slots::default());
+        Self {
+            accepting: tokio::spawn(accept(listener, control, Arc::clone(&slots))),
+            slots,
+        }
+    }
+
+    /// Removes the socket. Those who are connected already are still served.
+    pub fn accept_no_more(&self) {
+        self.accepting.abort();
+    }
+
+    /// Waits for those who are still connected, for a short time.
+    pub async fn finished(self) {
+        // Who does not read its last line is left.
+        let _ = tokio::time::timeout(FAREWELL, self.slots.all_free()).await;
+    }
+}
+
+async fn accept(listener: Listener, control: Arc<Control>, slots: Arc<Slots>) {
     loop {
         match listener.socket.accept().await {
             Ok((stream, _)) => admit(stream, &control, &slots),
@@ -103,7 +135,10 @@ fn admit(stream: UnixStream, control: &Arc<Control>, slots: &Arc<Slots>) {
         }
     };
     let Some(slot) = Slots::take(slots, peer.uid) else {
-        tracing::debug!("user {} has {CONNECTIONS_PER_USER} connections; one more was closed", peer.uid);
+        tracing::debug!(
+            "user {} has {CONNECTIONS_PER_USER} connections; one more was closed",
+            peer.uid
+        );
         return;
     };
     let control = Arc::clone(control);
@@ -130,7 +165,10 @@ fn admit(stream: UnixStream, control: &Arc<Control>, slots: &Arc<Slots>) {
 
 /// Connections by user.
 #[derive(Default)]
-struct Slots(Mutex<HashMap<u32, usize>>);
+struct Slots {
+    taken: Mutex<HashMap<u32, usize>>,
+    freed: Notify,
+}
 
 struct Slot {
     slots: Arc<Slots>,
@@ -139,7 +177,7 @@ struct Slot {
 
 impl Slots {
     fn take(slots: &Arc<Self>, uid: u32) -> Option<Slot> {
-        let mut taken = slots.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = slots.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let count = taken.entry(uid).or_default();
         if *count >= CONNECTIONS_PER_USER {
             return None;
@@ -150,15 +188,35 @@ impl Slots {
             uid,
         })
     }
+
+    async fn all_free(&self) {
+        loop {
+            let freed = self.freed.notified();
+            if self
+                .taken
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .is_empty()
+            {
+                return;
+            }
+            freed.await;
+        }
+    }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut taken = self.slots.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self
+            .slots
+            .taken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = taken.get_mut(&self.uid) {
             *count -= 1;
             if *count == 0 {
                 taken.remove(&self.uid);
+                self.slots.freed.notify_waiters();
             }
         }
     }

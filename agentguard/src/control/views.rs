@@ -30,9 +30,18 @@ pub(super) fn run(run: &Run, kernel: Option<&KernelRun>) -> api::Run {
         lease_until: run.lease_until,
         traceparent: run.traceparent.clone(),
         tasks: kernel.map_or(0, |kernel| kernel.tasks),
-        denials: kernel.map_or_else(|| end.map_or(0, |end| end.how.denials), |kernel| kernel.denials),
-        events: kernel.map_or_else(|| end.map_or(0, |end| end.how.events), |kernel| kernel.events),
-        lost: kernel.map_or_else(|| end.map_or(0, |end| end.how.lost.total()), |kernel| kernel.lost),
+        denials: kernel.map_or_else(
+            || end.map_or(0, |end| end.how.denials),
+            |kernel| kernel.denials,
+        ),
+        events: kernel.map_or_else(
+            || end.map_or(0, |end| end.how.events),
+            |kernel| kernel.events,
+        ),
+        lost: kernel.map_or_else(
+            || end.map_or(0, |end| end.how.lost.total()),
+            |kernel| kernel.lost,
+        ),
         ended: end.map(|end| end.time),
         end: end.map(|end| end.how.clone()),
     }

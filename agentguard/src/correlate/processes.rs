@@ -64,9 +64,15 @@ mod tests {
     fn forks_inherit_and_exits_forget() {
         let mut processes = Processes::default();
         processes.started(7, 10, "/usr/bin/python3".into());
-        assert_eq!(processes.program(7, 11, 10).as_deref(), Some("/usr/bin/python3"));
+        assert_eq!(
+            processes.program(7, 11, 10).as_deref(),
+            Some("/usr/bin/python3")
+        );
         processes.started(7, 10, "/usr/bin/curl".into());
-        assert_eq!(processes.program(7, 11, 10).as_deref(), Some("/usr/bin/python3"));
+        assert_eq!(
+            processes.program(7, 11, 10).as_deref(),
+            Some("/usr/bin/python3")
+        );
         processes.exited(7, 11);
         assert_eq!(processes.program(7, 11, 1), None);
     }

@@ -14,6 +14,7 @@ use crate::kernel::{KernelError, NewRun};
 use crate::landlock;
 use crate::pipeline::Message;
 use crate::policy::manifest::{Authority, Manifest};
+use crate::policy::{duration, text};
 use crate::runs::Run;
 use crate::trace::{NoRandom, TraceParent};
 
@@ -234,7 +235,7 @@ impl Engine {
         match found.as_slice() {
             [one] => Ok((one.0, Arc::clone(&one.1))),
             [] if named.is_empty() => Err(LaunchError::NoAgent {
-                nearest: nearest(&launch.agent, &self.policy.agents),
+                nearest: self.nearest_agent(&launch.agent),
                 agent: launch.agent.clone(),
             }),
             [] => Err(LaunchError::NoAgent {
@@ -249,6 +250,12 @@ impl Engine {
                     .collect(),
             }),
         }
+    }
+
+    fn nearest_agent(&self, name: &str) -> Option<String> {
+        let agents = self.policy.agents.iter();
+        let names: Vec<&str> = agents.map(|(_, manifest)| manifest.name.as_str()).collect();
+        text::nearest(name, &names).map(str::to_owned)
     }
 
     /// Who may start this agent, and for whom.
@@ -286,41 +293,16 @@ impl Engine {
 /// The run's lease: what was asked for, within what the manifest allows.
 fn lease(manifest: &Manifest, wanted: Option<Duration>) -> Result<Option<Duration>, LaunchError> {
     match (wanted, manifest.lease) {
-        (Some(wanted), _) if wanted.is_zero() => {
-            Err(LaunchError::Invalid("a lease of no time is no lease".to_owned()))
-        }
+        (Some(wanted), _) if wanted.is_zero() => Err(LaunchError::Invalid(
+            "a lease of no time is no lease".to_owned(),
+        )),
         (Some(wanted), Some(longest)) if wanted > longest => Err(LaunchError::Refused(format!(
             "the lease of {} is longer than the {} that the manifest of `{}` allows",
-            clock::format_duration(wanted),
-            clock::format_duration(longest),
+            duration::format(wanted),
+            duration::format(longest),
             manifest.name
         ))),
         (Some(wanted), _) => Ok(Some(wanted)),
         (None, longest) => Ok(longest),
     }
-}
-
-/// The agent name that differs least, if it differs by a typing mistake.
-fn nearest(name: &str, agents: &[(u32, Arc<Manifest>)]) -> Option<String> {
-    agents
-        .iter()
-        .map(|(_, manifest)| (distance(name, &manifest.name), &manifest.name))
-        .filter(|(distance, _)| *distance <= 1 + name.len() / 4)
-        .min()
-        .map(|(_, name)| name.clone())
-}
-
-/// Insertions, deletions and replacements between two names.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, left) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, right) in b.bytes().enumerate() {
-            let replaced = diagonal + usize::from(left != right);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }

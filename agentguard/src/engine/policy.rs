@@ -16,9 +16,9 @@ use crate::files::{self, Durability, FileError};
 use crate::kernel::{KernelError, Protection, ProtectionStatus};
 use crate::mounts::MountTable;
 use crate::pipeline::Message;
-use crate::policy;
 use crate::policy::compile::Compiled;
 use crate::policy::manifest::{Manifest, Mode, Permissions, RuleSet, Verb, Verdict};
+use crate::policy::{self, LoadOptions};
 
 /// The policy in force.
 #[derive(Clone, Debug, Default)]
@@ -142,11 +142,20 @@ impl Loader {
     pub async fn load(&self, trigger: &'static str) -> Result<Loaded, LoadError> {
         let mut names = self.names.lock().await;
         let directory = self.sources.agents.clone();
-        let read = tokio::task::spawn_blocking(move || policy::load_dir(&directory)).await?;
-        let result = match read {
-            Ok(manifests) => self.install(manifests, trigger, &mut names).await,
+        let options = LoadOptions {
+            strict_permissions: true,
+        };
+        let read = tokio::task::spawn_blocking(move || policy::load_dir(&directory, options));
+        let result = match read.await? {
+            Ok(set) => {
+                for warning in &set.warnings {
+                    tracing::warn!("{warning}");
+                }
+                let manifests = set.manifests.into_iter().map(Arc::new).collect();
+                self.install(manifests, trigger, &mut names).await
+            }
             Err(diagnostics) => Err(LoadError::Manifests {
-                problems: diagnostics.iter().map(ToString::to_string).collect(),
+                problems: diagnostics.0.iter().map(ToString::to_string).collect(),
             }),
         };
         self.tell_refusal(trigger, &result).await;
@@ -189,8 +198,11 @@ impl Loader {
             let compiled = compile(&sources, &registry, &set)?;
             let names = Arc::new(PolicyNames::of(&compiled));
             // The previous generation stays known: its records may still be in the rings.
-            let kept: Vec<&PolicyNames> =
-                [Some(&names), previous.as_ref()].into_iter().flatten().map(Arc::as_ref).collect();
+            let kept: Vec<&PolicyNames> = [Some(&names), previous.as_ref()]
+                .into_iter()
+                .flatten()
+                .map(Arc::as_ref)
+                .collect();
             save_names(&sources.names, &kept)?;
             Ok::<_, LoadError>((compiled, registry, set, names))
         })
@@ -209,7 +221,10 @@ impl Loader {
             return;
         };
         let problems = error.problems();
-        tracing::error!("policy refused ({trigger}), the policy in force stays: {}", problems.join("; "));
+        tracing::error!(
+            "policy refused ({trigger}), the policy in force stays: {}",
+            problems.join("; ")
+        );
         // When the engine is gone there is nobody left to tell.
         let _ = self
             .engine
@@ -226,11 +241,12 @@ fn compile(
 ) -> Result<Compiled, LoadError> {
     let mounts = MountTable::read(&sources.mountinfo)
         .map_err(|error| FileError::new("read", &sources.mountinfo, error))?;
-    let compiled = policy::compile::compile(set, &mounts, registry.generation).map_err(
-        |diagnostics| LoadError::Manifests {
-            problems: diagnostics.iter().map(ToString::to_string).collect(),
-        },
-    )?;
+    let compiled =
+        policy::compile::compile(set, &mounts, registry.generation).map_err(|diagnostics| {
+            LoadError::Manifests {
+                problems: diagnostics.iter().map(ToString::to_string).collect(),
+            }
+        })?;
     registry.save(&sources.registry)?;
     Ok(compiled)
 }
@@ -320,7 +336,10 @@ impl Engine {
             time: Timestamp::now(),
             problems: problems.clone(),
         });
-        self.emit(Kind::PolicyRefused, Detail::PolicyRefused { trigger, problems });
+        self.emit(
+            Kind::PolicyRefused,
+            Detail::PolicyRefused { trigger, problems },
+        );
     }
 }
 
@@ -376,9 +395,15 @@ fn needs(permissions: &Permissions, protection: &str) -> bool {
             || permissions.net_rules(verb).is_some_and(restricts_some)
     };
     match protection {
-        "files" => [Verb::Read, Verb::Write, Verb::Create, Verb::Delete, Verb::Attributes]
-            .into_iter()
-            .any(restricts),
+        "files" => [
+            Verb::Read,
+            Verb::Write,
+            Verb::Create,
+            Verb::Delete,
+            Verb::Attributes,
+        ]
+        .into_iter()
+        .any(restricts),
         "exec" => restricts(Verb::Exec),
         "network" => restricts(Verb::Connect) || restricts(Verb::Listen),
         _ => true,
@@ -405,11 +430,12 @@ mod tests {
 
     #[test]
     fn an_absent_protection_is_refused_by_name_with_reason_and_fix() {
-        let problems =
-            missing_protections(&[absent("files")], &[manifest("a")], &BTreeSet::new());
+        let problems = missing_protections(&[absent("files")], &[manifest("a")], &BTreeSet::new());
         assert_eq!(
             problems,
-            ["protection `files` is absent on this host, and a must be enforced: the kernel does not list bpf among its security modules. To have it: boot with lsm=...,bpf. To go on without it: `accept_degraded: [files]` in agentguard.yaml, or `mode: observe` in the manifest"]
+            [
+                "protection `files` is absent on this host, and a must be enforced: the kernel does not list bpf among its security modules. To have it: boot with lsm=...,bpf. To go on without it: `accept_degraded: [files]` in agentguard.yaml, or `mode: observe` in the manifest"
+            ]
         );
     }
 

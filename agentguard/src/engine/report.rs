@@ -159,6 +159,10 @@ impl Engine {
                 count: own,
             })
         };
-        self.port.decisions().into_iter().filter_map(named).collect()
+        self.port
+            .decisions()
+            .into_iter()
+            .filter_map(named)
+            .collect()
     }
 }

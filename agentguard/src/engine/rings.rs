@@ -2,28 +2,22 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::task::Poll;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// Descriptors that become readable when a ring holds records.
-pub(super) struct Rings(Vec<AsyncFd<Borrowed>>);
-
-/// The descriptor belongs to the kernel side, which outlives the waiting.
-struct Borrowed(RawFd);
-
-impl AsRawFd for Borrowed {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0
-    }
-}
+pub(super) struct Rings(Vec<AsyncFd<OwnedFd>>);
 
 impl Rings {
+    /// Watches copies of these descriptors, which must be open.
     pub fn watch(fds: &[RawFd]) -> io::Result<Self> {
-        let watch = |fd: &RawFd| AsyncFd::with_interest(Borrowed(*fd), Interest::READABLE);
-        fds.iter().map(watch).collect::<io::Result<_>>().map(Self)
+        fds.iter()
+            .map(|fd| watch(*fd))
+            .collect::<io::Result<_>>()
+            .map(Self)
     }
 
     /// Waits until one is readable. Whoever waited must empty the rings before
@@ -43,4 +37,12 @@ impl Rings {
         })
         .await;
     }
+}
+
+fn watch(fd: RawFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the kernel side, which the caller holds, keeps its rings open.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()?;
+    // SAFETY: the copy belongs to the AsyncFd, which never gives it away: it
+    // stays open and the same for as long as it is registered.
+    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(Into::into)
 }

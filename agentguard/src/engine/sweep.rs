@@ -111,7 +111,10 @@ impl Engine {
             .map(|time| time.to_unix())
             .and_then(|(seconds, nanos)| {
                 let nanos = i64::from(nanos);
-                i64::try_from(seconds).ok()?.checked_mul(1_000_000_000)?.checked_add(nanos)
+                i64::try_from(seconds)
+                    .ok()?
+                    .checked_mul(1_000_000_000)?
+                    .checked_add(nanos)
             });
         let run = Run {
             id: kernel.id,
@@ -130,7 +133,7 @@ impl Engine {
                 parent_run: None,
                 on_behalf_of: None,
                 task: None,
-            visible_to: None,
+                visible_to: None,
             },
             agent_version: unknown(),
             started: seconds.map_or_else(Timestamp::now, Timestamp::from_nanos),

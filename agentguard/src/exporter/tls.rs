@@ -112,10 +112,7 @@ fn server_config(files: &Files) -> Result<Arc<ServerConfig>, TlsError> {
         .map_err(setup)
 }
 
-fn certificates(
-    what: &'static str,
-    path: &Path,
-) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect)
         .map_err(|error| file(what, path, error))?;

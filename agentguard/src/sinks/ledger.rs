@@ -113,7 +113,8 @@ impl Health {
     /// The state now.
     #[must_use]
     pub fn report(&self) -> HealthReport {
-        let text = |slot: &Mutex<String>| slot.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let text =
+            |slot: &Mutex<String>| slot.lock().unwrap_or_else(PoisonError::into_inner).clone();
         HealthReport {
             healthy: !self.failing.load(Ordering::Relaxed),
             file: text(&self.file),
@@ -156,10 +157,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The directory or a file in it cannot be used.
-    pub fn open(
-        options: Options,
-        live: &HashSet<Uuid>,
-    ) -> Result<(Self, Recovered), FileError> {
+    pub fn open(options: Options, live: &HashSet<Uuid>) -> Result<(Self, Recovered), FileError> {
         crate::files::ensure_directory(&options.directory, 0o700)?;
         let mut recovered = recover::recover(&options.directory)?;
         recovered.recorded.retain(|run, _| live.contains(run));

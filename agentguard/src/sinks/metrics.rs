@@ -143,12 +143,18 @@ impl Metrics {
             self.dropped(snapshot),
             kernel_errors(snapshot),
             active_runs(snapshot),
-            map_fill(snapshot, "agentguard_map_entries", "Entries in use of a kernel table.", |fill| {
-                fill.used
-            }),
-            map_fill(snapshot, "agentguard_map_capacity", "Entries at most of a kernel table.", |fill| {
-                fill.limit
-            }),
+            map_fill(
+                snapshot,
+                "agentguard_map_entries",
+                "Entries in use of a kernel table.",
+                |fill| fill.used,
+            ),
+            map_fill(
+                snapshot,
+                "agentguard_map_capacity",
+                "Entries at most of a kernel table.",
+                |fill| fill.limit,
+            ),
         ];
         families.extend(scalars(snapshot));
         families.extend(process());
@@ -169,7 +175,10 @@ impl Metrics {
         let mut metrics = family.take_metric();
         for counter in [KernelCounter::DenialDropped, KernelCounter::AuditDropped] {
             let count = snapshot.counters.get(counter as usize).copied();
-            metrics.push(counter_sample(&[("reason", counter.name())], count.unwrap_or(0)));
+            metrics.push(counter_sample(
+                &[("reason", counter.name())],
+                count.unwrap_or(0),
+            ));
         }
         family.set_metric(metrics);
         family
@@ -188,7 +197,10 @@ fn build_info() -> MetricFamily {
 fn protections(snapshot: &Snapshot) -> MetricFamily {
     let samples = snapshot.protections.iter().map(|protection| {
         let enforcing = protection.status == ProtectionStatus::Enforcing;
-        gauge_sample(&[("protection", protection.name)], f64::from(u8::from(enforcing)))
+        gauge_sample(
+            &[("protection", protection.name)],
+            f64::from(u8::from(enforcing)),
+        )
     });
     gauge(
         "agentguard_protection_enforcing",
@@ -198,10 +210,12 @@ fn protections(snapshot: &Snapshot) -> MetricFamily {
 }
 
 fn hooks(snapshot: &Snapshot) -> MetricFamily {
-    let samples = snapshot
-        .hooks
-        .iter()
-        .map(|hook| gauge_sample(&[("hook", hook.program)], f64::from(u8::from(hook.attached))));
+    let samples = snapshot.hooks.iter().map(|hook| {
+        gauge_sample(
+            &[("hook", hook.program)],
+            f64::from(u8::from(hook.attached)),
+        )
+    });
     gauge(
         "agentguard_hook_attached",
         "1 if a kernel program is attached, else 0.",
@@ -241,10 +255,13 @@ fn kernel_errors(snapshot: &Snapshot) -> MetricFamily {
 }
 
 fn active_runs(snapshot: &Snapshot) -> MetricFamily {
-    let samples = snapshot.active_runs.iter().map(|((agent, environment), runs)| {
-        let labels = [("agent", agent.as_str()), ("environment", environment)];
-        gauge_sample(&labels, *runs as f64)
-    });
+    let samples = snapshot
+        .active_runs
+        .iter()
+        .map(|((agent, environment), runs)| {
+            let labels = [("agent", agent.as_str()), ("environment", environment)];
+            gauge_sample(&labels, *runs as f64)
+        });
     gauge("agentguard_active_runs", "Live runs.", samples.collect())
 }
 

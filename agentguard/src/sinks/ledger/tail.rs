@@ -60,8 +60,8 @@ pub fn tail(directory: &Path, selection: &Selection) -> Result<Vec<Vec<u8>>, Fil
     let mut found: VecDeque<Vec<u8>> = VecDeque::new();
     for (_, path) in files.iter().rev().take(FILES) {
         let room = selection.last - found.len();
-        let older =
-            newest_of(path, selection, room).map_err(|source| FileError::new("read", path, source))?;
+        let older = newest_of(path, selection, room)
+            .map_err(|source| FileError::new("read", path, source))?;
         for line in older.into_iter().rev() {
             found.push_front(line);
         }

@@ -1,0 +1,336 @@
+//! From files and directories to the set of all agents.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::fcntl::OFlag;
+
+use super::check::{Checked, Identity, check};
+use super::diagnostic::{Diagnostic, Diagnostics, Severity};
+use super::manifest::{ExecMatch, Manifest};
+use super::source::SourceFile;
+use super::trust::Trust;
+use super::yaml::{MAX_FILE_BYTES, parse, too_large};
+
+/// Agents over all files.
+pub const MAX_AGENTS: usize = 1_024;
+/// Path rules over all agents.
+pub const MAX_PATH_RULES: usize = 16_384;
+/// Network rules over all agents.
+pub const MAX_NET_RULES: usize = 16_384;
+/// Files in one directory that are read.
+pub const MAX_FILES: usize = 4_096;
+
+/// How to load.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoadOptions {
+    /// Refuse files that somebody else could change, instead of warning.
+    pub strict_permissions: bool,
+}
+
+/// All agents, ready to be compiled.
+#[derive(Debug)]
+pub struct PolicySet {
+    /// The manifests, in the order of the files and within them.
+    pub manifests: Vec<Manifest>,
+    /// What is probably not meant.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Loads the manifests of a directory: its `*.yaml` and `*.yml` files, sorted,
+/// without hidden ones; subdirectories are not entered.
+///
+/// # Errors
+/// All findings over all files, when one of them is an error.
+pub fn load_dir(dir: &Path, options: LoadOptions) -> Result<PolicySet, Diagnostics> {
+    let mut loader = Loader::new(options);
+    loader.directory(dir);
+    loader.finish()
+}
+
+/// Loads the named files and directories together.
+///
+/// # Errors
+/// All findings over all files, when one of them is an error.
+pub fn load_paths(paths: &[PathBuf], options: LoadOptions) -> Result<PolicySet, Diagnostics> {
+    let mut loader = Loader::new(options);
+    for path in paths {
+        if path.is_dir() {
+            loader.directory(path);
+        } else {
+            loader.file(path);
+        }
+    }
+    loader.finish()
+}
+
+struct Loader {
+    trust: Trust,
+    sources: BTreeMap<Arc<Path>, SourceFile>,
+    manifests: Vec<Manifest>,
+    identities: Vec<Identity>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Loader {
+    fn new(options: LoadOptions) -> Self {
+        Self {
+            trust: Trust::new(options.strict_permissions),
+            sources: BTreeMap::new(),
+            manifests: Vec::new(),
+            identities: Vec::new(),
+            diagnostics: Vec::new(),
+        }
+    }
+
+    fn directory(&mut self, dir: &Path) {
+        match candidates(dir) {
+            Ok(files) if files.len() > MAX_FILES => {
+                self.diagnostics.push(Diagnostic::about_file(
+                    Severity::Error,
+                    dir,
+                    format!(
+                        "the directory holds {} manifest files; at most {MAX_FILES} are read",
+                        files.len()
+                    ),
+                    "put several agents into one file, separated by `---`",
+                ));
+            }
+            Ok(files) => {
+                self.diagnostics.extend(self.trust.directory(dir));
+                for file in files {
+                    self.file(&file);
+                }
+            }
+            Err(error) => self.diagnostics.push(unreadable(dir, "directory", &error)),
+        }
+    }
+
+    fn file(&mut self, path: &Path) {
+        let bytes = match read_bounded(path) {
+            Ok((bytes, metadata)) => {
+                self.diagnostics.extend(self.trust.file(path, &metadata));
+                bytes
+            }
+            Err(diagnostic) => return self.diagnostics.push(diagnostic),
+        };
+        let parsed = match parse(path, &bytes) {
+            Ok(parsed) => parsed,
+            Err(diagnostic) => return self.diagnostics.push(diagnostic),
+        };
+        let Checked {
+            manifests,
+            identities,
+            diagnostics,
+        } = check(&parsed);
+        self.manifests.extend(manifests);
+        self.identities.extend(identities);
+        self.diagnostics.extend(diagnostics);
+        let source = parsed.source;
+        self.sources.insert(Arc::clone(&source.path), source);
+    }
+
+    fn finish(mut self) -> Result<PolicySet, Diagnostics> {
+        self.check_identities();
+        self.check_matches();
+        self.check_delegates();
+        self.check_sizes();
+        // Findings of one file stay together, those about the file itself first.
+        self.diagnostics
+            .sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+        if self.diagnostics.iter().any(Diagnostic::is_error) {
+            return Err(Diagnostics(self.diagnostics));
+        }
+        Ok(PolicySet {
+            manifests: self.manifests,
+            warnings: self.diagnostics,
+        })
+    }
+
+    /// The same name in two environments is two identities; twice in one is an error.
+    fn check_identities(&mut self) {
+        let mut first: BTreeMap<(&str, &str), &Identity> = BTreeMap::new();
+        for identity in &self.identities {
+            let key = (identity.name.as_str(), identity.environment.as_str());
+            let Some(earlier) = first.get(&key) else {
+                first.insert(key, identity);
+                continue;
+            };
+            if let Some(source) = self.sources.get(&identity.location.file) {
+                let message = format!(
+                    "agent `{}` ({}) is declared twice; the other is at {}",
+                    identity.name, identity.environment, earlier.location
+                );
+                let help = "rename one of them, remove one, or give it another environment";
+                self.diagnostics.push(source.diagnostic(
+                    Severity::Error,
+                    identity.span,
+                    message,
+                    Some(help.to_owned()),
+                ));
+            }
+        }
+    }
+
+    /// A process cannot become two agents at once.
+    fn check_matches(&mut self) {
+        let mut first: Vec<(&ExecMatch, &Manifest)> = Vec::new();
+        for manifest in &self.manifests {
+            for item in &manifest.matches {
+                let same = first.iter().find(|(other, _)| same_processes(other, item));
+                let Some((earlier, owner)) = same else {
+                    first.push((item, manifest));
+                    continue;
+                };
+                if let Some(source) = self.sources.get(&item.location.file) {
+                    let message = format!(
+                        "the same processes match agent `{}` ({}) at {}",
+                        owner.name, owner.environment, earlier.location
+                    );
+                    let help =
+                        "a process becomes one agent: make the matches differ, or remove one";
+                    let span = source.span_of(&item.location);
+                    self.diagnostics.push(source.diagnostic(
+                        Severity::Error,
+                        span,
+                        message,
+                        Some(help.to_owned()),
+                    ));
+                }
+            }
+        }
+    }
+
+    fn check_delegates(&mut self) {
+        for manifest in &self.manifests {
+            for delegate in &manifest.delegates {
+                let is_known = self.identities.iter().any(|identity| {
+                    identity.name == delegate.value && identity.environment == manifest.environment
+                });
+                let Some(source) = self.sources.get(&delegate.location.file) else {
+                    continue;
+                };
+                if !is_known {
+                    let message = format!(
+                        "no manifest declares agent `{}` in {}",
+                        delegate.value, manifest.environment
+                    );
+                    let help = "until one does, starting it as a sub-agent is refused";
+                    let span = source.span_of(&delegate.location);
+                    self.diagnostics.push(source.diagnostic(
+                        Severity::Warning,
+                        span,
+                        message,
+                        Some(help.to_owned()),
+                    ));
+                }
+            }
+        }
+    }
+
+    fn check_sizes(&mut self) {
+        let sum = |count: fn(&Manifest) -> usize| self.manifests.iter().map(count).sum::<usize>();
+        let sizes = [
+            ("agents", self.identities.len(), MAX_AGENTS),
+            (
+                "path rules",
+                sum(|m| m.permissions.path_rule_count()),
+                MAX_PATH_RULES,
+            ),
+            (
+                "network rules",
+                sum(|m| m.permissions.net_rule_count()),
+                MAX_NET_RULES,
+            ),
+        ];
+        let Some(last) = self.sources.keys().next_back().cloned() else {
+            return;
+        };
+        for (what, count, max) in sizes {
+            if count > max {
+                self.diagnostics.push(Diagnostic::about_file(
+                    Severity::Error,
+                    last.parent().unwrap_or(&last),
+                    format!(
+                        "the manifests hold {count} {what}; the limit over all agents is {max}"
+                    ),
+                    "remove agents that no longer run, or use patterns instead of lists",
+                ));
+            }
+        }
+    }
+}
+
+fn same_processes(a: &ExecMatch, b: &ExecMatch) -> bool {
+    (&a.exe, &a.user, a.sha256, &a.systemd_unit) == (&b.exe, &b.user, b.sha256, &b.systemd_unit)
+}
+
+/// The manifest files of a directory, sorted.
+fn candidates(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let is_hidden = name.as_encoded_bytes().starts_with(b".");
+        let extension = Path::new(&name).extension();
+        // What editors leave behind (x.yaml~, #x.yaml#, .x.yaml.swp) does not pass.
+        if !is_hidden && extension.is_some_and(|it| it == "yaml" || it == "yml") {
+            files.push(dir.join(name));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Reads a regular file, and not more of it than a manifest may have.
+fn read_bounded(path: &Path) -> Result<(Vec<u8>, std::fs::Metadata), Diagnostic> {
+    let failed = |error: io::Error| unreadable(path, "file", &error);
+    let file = File::options()
+        .read(true)
+        // Opening a FIFO must not wait for a writer; on regular files it changes nothing.
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)
+        .map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(Diagnostic::about_file(
+            Severity::Error,
+            path,
+            "this is not a regular file",
+            "a manifest is a file, or a symbolic link to one",
+        ));
+    }
+    if metadata.len() > MAX_FILE_BYTES as u64 {
+        return Err(too_large(path, metadata.len()));
+    }
+    let mut bytes = Vec::new();
+    // One byte more than allowed shows that the file has grown meanwhile.
+    let mut bounded = file.take(MAX_FILE_BYTES as u64 + 1);
+    bounded.read_to_end(&mut bytes).map_err(failed)?;
+    Ok((bytes, metadata))
+}
+
+fn unreadable(path: &Path, what: &str, error: &io::Error) -> Diagnostic {
+    let (message, help) = match error.kind() {
+        io::ErrorKind::NotFound => (
+            format!("the {what} does not exist"),
+            format!("make the {what}, or name another"),
+        ),
+        io::ErrorKind::NotADirectory => (
+            "this is not a directory".to_owned(),
+            "name a directory that holds *.yaml files".to_owned(),
+        ),
+        io::ErrorKind::PermissionDenied => (
+            format!("the {what} may not be read by this user"),
+            "run this as root, or as a user who may read it".to_owned(),
+        ),
+        _ => (
+            format!("the {what} cannot be read: {error}"),
+            format!("see whether `stat {}` works", path.display()),
+        ),
+    };
+    Diagnostic::about_file(Severity::Error, path, message, help)
+}
