@@ -55,8 +55,7 @@ fn settle(policy: &PolicyRecord, verb: Verb, bits: u8, rule: u16) -> Decision {
             rule,
         },
         None => Decision {
-            // A default that is not set can only be a damaged record: closed.
-            verdict: match Verdict::from_bits(policy.default_bits(verb)) {
+            verdict: match Verdict::from_bits(strictness(policy, verb, 0)) {
                 Some(verdict) => verdict,
                 None => Verdict::Deny,
             },
@@ -70,14 +69,15 @@ fn settle(policy: &PolicyRecord, verb: Verb, bits: u8, rule: u16) -> Decision {
 /// strictest verb's decision and that verb; for an empty set, read is judged.
 #[inline(always)]
 pub fn decide_path(subject: &Subject<'_>, wanted: Verbs, row: &PathRow) -> (Decision, Verb) {
+    // Bits and rules are compared first and settled once: of each verb only its
+    // strictness and its rule matter.
     let mut verb = Verb::Read;
-    let mut worst: Option<Decision> = None;
+    let mut strictest = 0;
     let mut consider = |candidate: Verb| {
         if wanted.has(candidate) {
-            let rule = row.rules[candidate as usize];
-            let decision = settle(subject.policy, candidate, row.bits(candidate), rule);
-            if worst.is_none_or(|seen| decision.verdict as u8 > seen.verdict as u8) {
-                worst = Some(decision);
+            let strictness = strictness(subject.policy, candidate, row.bits(candidate));
+            if strictness > strictest {
+                strictest = strictness;
                 verb = candidate;
             }
         }
@@ -88,10 +88,23 @@ pub fn decide_path(subject: &Subject<'_>, wanted: Verbs, row: &PathRow) -> (Deci
     consider(Verb::Attributes);
     consider(Verb::Exec);
     consider(Verb::Read);
-    match worst {
-        Some(decision) => (decision, verb),
-        None => (settle(subject.policy, Verb::Read, row.bits(Verb::Read), row.rules[0]), verb),
-    }
+    let rule = match verb {
+        Verb::Read => row.rules[0],
+        Verb::Write => row.rules[1],
+        Verb::Create => row.rules[2],
+        Verb::Delete => row.rules[3],
+        Verb::Attributes => row.rules[4],
+        _ => row.rules[5],
+    };
+    (settle(subject.policy, verb, row.bits(verb), rule), verb)
+}
+
+/// How strict one verb's matched bits (0: no rule, so its default) are, 1 to 3.
+#[inline(always)]
+fn strictness(policy: &PolicyRecord, verb: Verb, bits: u8) -> u8 {
+    let bits = if bits == 0 { policy.default_bits(verb) } else { bits };
+    // A default that is not set can only be a damaged record: closed.
+    if bits == 0 { Verdict::Deny as u8 } else { bits }
 }
 
 /// Decides a network operation from what the tables said of its address.

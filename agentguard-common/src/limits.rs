@@ -1,7 +1,8 @@
 //! Every limit of AgentGuard that a kernel map or a wire type has, and what
 //! happens when it is reached.
 
-/// Agents (manifests) loaded at once. One more: the policy is refused at load.
+/// Agents (manifests) loaded at once, plus the index 0 that none has. One more:
+/// the policy is refused at load.
 pub const AGENTS: u32 = 1_024;
 
 /// Policy records: each agent's current generation and the next.
@@ -69,6 +70,10 @@ pub const DENIALS_RING_BYTES: u32 = 2 * 1024 * 1024;
 /// Bytes of the ring for everything else, so that a flood of allowed
 /// operations cannot push out a denial. Full: dropped and counted.
 pub const AUDIT_RING_BYTES: u32 = 4 * 1024 * 1024;
+
+/// The big tables hold two generations, one in each half: a reload fills the half
+/// that is not in force. Half of this many states, rows, nodes, ... per generation.
+pub const BANKS: u32 = 2;
 
 const _: () = assert!(PATH_STATES.is_power_of_two());
 const _: () = assert!(DENIALS_RING_BYTES.is_power_of_two() && AUDIT_RING_BYTES.is_power_of_two());

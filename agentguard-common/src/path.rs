@@ -20,21 +20,59 @@ pub const CHUNKS_PER_NAME: u32 = (crate::limits::NAME_BYTES as u32).div_ceil(CHU
 /// The state from which no rule can match any more: every verb has its default.
 pub const DEAD: u32 = 0;
 
-/// `TransitionKey::kind` of a chunk that more chunks of the same name follow.
-pub const KIND_MORE: u8 = 0x40;
-/// `TransitionKey::kind` of a pattern class; `bytes` holds it little-endian.
-pub const KIND_CLASS: u8 = 0x80;
+/// Kind of a key whose chunk more chunks of the same name follow.
+const KIND_MORE: u8 = 0x40;
+/// Kind of a key that holds a pattern class, not a piece of a name.
+const KIND_CLASS: u8 = 0x80;
 
-/// Key of a transition: a state and a (piece of a) name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(C)]
+/// Key of a transition: a state, and a piece of a name or a class of names.
+///
+/// Little-endian: 27 bytes of the name, padded with zeros; the kind (1 to 27, the
+/// length of a last chunk; or more chunks follow; or a class); the state. Whole
+/// words, so that the kernel builds it on its stack without byte loops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[repr(transparent)]
 pub struct TransitionKey {
-    /// The state left.
-    pub state: u32,
-    /// Length of the last chunk (1 to 27), [`KIND_MORE`] or [`KIND_CLASS`].
-    pub kind: u8,
-    /// The bytes, padded with zeros.
-    pub bytes: [u8; CHUNK],
+    /// The key.
+    pub words: [u64; 4],
+}
+
+impl TransitionKey {
+    /// Bytes that a reader of names may be given: it fills at most [`CHUNK`] of
+    /// them, but the verifier only believes a power of two less one.
+    pub const BYTES: usize = 32;
+
+    /// Completes a key whose first bytes hold `count` bytes of a name.
+    #[must_use]
+    #[inline(always)]
+    pub const fn name(mut self, state: u32, count: u32, last: bool) -> Self {
+        let kind = if last { count as u8 } else { KIND_MORE };
+        self.words[3] =
+            self.words[3] & 0xff_ffff | (kind as u64) << 24 | (state as u64) << 32;
+        self
+    }
+
+    /// The key of a class of names.
+    #[must_use]
+    #[inline(always)]
+    pub const fn class(state: u32, class: u32) -> Self {
+        Self { words: [class as u64, 0, 0, (KIND_CLASS as u64) << 24 | (state as u64) << 32] }
+    }
+
+    /// The state that the transition leaves.
+    #[must_use]
+    #[inline(always)]
+    pub const fn state(&self) -> u32 {
+        (self.words[3] >> 32) as u32
+    }
+
+    /// The same transition out of another state.
+    #[must_use]
+    #[inline(always)]
+    pub const fn with_state(mut self, state: u32) -> Self {
+        self.words[3] = self.words[3] & 0xffff_ffff | (state as u64) << 32;
+        self
+    }
 }
 
 /// One state.
@@ -68,6 +106,8 @@ pub mod state_flag {
 pub struct GlobState {
     /// Class of names that end here; 0: none of the patterns match.
     pub class: u32,
+    /// Zero: map elements are multiples of eight bytes.
+    pub reserved: u32,
     /// Next state by byte; 0: no pattern can match any more.
     pub next: [u16; 256],
 }
@@ -117,13 +157,18 @@ pub trait PathTables {
 pub trait Name {
     /// Length in bytes, 1 to 255.
     fn len(&self) -> u32;
+    /// Where it is in kernel memory; zero in userspace. Lets the kernel tables
+    /// classify it in a function of scalars, which the verifier checks once.
+    fn address(&self) -> u64 {
+        0
+    }
     /// Whether it is empty (never so for a real name).
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// Fills `into` with the bytes from `offset`, as many as `count`.
-    /// Returns false if they cannot be read.
-    fn read(&self, offset: u32, count: u32, into: &mut [u8; CHUNK]) -> bool;
+    /// The `count` bytes (1 to [`CHUNK`]) from `offset`, at the start of an
+    /// otherwise zero key; `None` if they cannot be read.
+    fn read(&self, offset: u32, count: u32) -> Option<TransitionKey>;
 }
 
 /// The name could not be read.
@@ -149,16 +194,10 @@ pub fn step<T: PathTables, N: Name>(tables: &T, state: u32, name: &N) -> Result<
         if class == u32::MAX {
             return Err(Unreadable);
         }
-        if class != 0 {
-            let mut key = TransitionKey { state, kind: KIND_CLASS, bytes: [0; CHUNK] };
-            let class = class.to_le_bytes();
-            key.bytes[0] = class[0];
-            key.bytes[1] = class[1];
-            key.bytes[2] = class[2];
-            key.bytes[3] = class[3];
-            if let Some(next) = tables.transition(&key) {
-                return Ok(next);
-            }
+        if class != 0
+            && let Some(next) = tables.transition(&TransitionKey::class(state, class))
+        {
+            return Ok(next);
         }
     }
     Ok(info.any)
@@ -172,26 +211,21 @@ fn exact<T: PathTables, N: Name>(
     name: &N,
 ) -> Result<Option<u32>, Unreadable> {
     let len = name.len();
-    let mut key = TransitionKey { state, kind: 0, bytes: [0; CHUNK] };
+    let mut from = state;
     let mut offset = 0;
-    for _ in 0..CHUNKS_PER_NAME {
+    // At most CHUNKS_PER_NAME times: a name has 255 bytes at most.
+    while offset < len {
         let rest = len - offset;
         let last = rest <= CHUNK as u32;
         let count = if last { rest } else { CHUNK as u32 };
-        if last {
-            key.bytes = [0; CHUNK];
-        }
-        if !name.read(offset, count, &mut key.bytes) {
-            return Err(Unreadable);
-        }
-        key.kind = if last { count as u8 } else { KIND_MORE };
+        let key = name.read(offset, count).ok_or(Unreadable)?.name(from, count, last);
         let Some(next) = tables.transition(&key) else {
             return Ok(None);
         };
         if last {
             return Ok(Some(next));
         }
-        key.state = next;
+        from = next;
         offset += CHUNK as u32;
     }
     Ok(None)
@@ -200,5 +234,5 @@ fn exact<T: PathTables, N: Name>(
 const _: () = assert!(size_of::<TransitionKey>() == 32);
 const _: () = assert!(size_of::<PathState>() == 16);
 const _: () = assert!(size_of::<PathRow>() == 16);
-const _: () = assert!(size_of::<GlobState>() == 516);
+const _: () = assert!(size_of::<GlobState>() == 520);
 const _: () = assert!(CHUNKS_PER_NAME == 10);

@@ -5,7 +5,12 @@
 //! only the trait, so its own logic is tested without privileges.
 
 pub mod bpf;
+pub mod btf;
+pub mod load;
 pub mod probe;
+mod programs;
+mod sys;
+mod table;
 
 use std::path::PathBuf;
 

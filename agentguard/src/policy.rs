@@ -1,9 +1,10 @@
 //! Policy: the manifests that say who an agent is and what it may do.
 //!
 //! The way of a manifest is bytes, then a tree of located nodes ([`parse`]),
-//! then the checked types of [`manifest`] ([`check`]), which the compiler turns
+//! then the checked types of [`manifest`] ([`check()`]), which the compiler turns
 //! into kernel tables. [`load_dir`] does both for all files of a directory.
 
+pub mod across;
 pub mod check;
 pub mod compile;
 pub mod diagnostic;

@@ -1060,3 +1060,45 @@ fn diagnostics_serialise() {
         ]"#]]
     .assert_eq(&json.replace(dir.path().to_str().unwrap(), "agents.d"));
 }
+
+#[test]
+fn what_is_too_much_over_all_files() {
+    let rules = |verb: &str, rule: fn(usize) -> String, count: usize| {
+        let rules: Vec<_> = (0..count).map(rule).collect();
+        format!(
+            "  permissions: {{ {verb}: {{ deny: [{}] }} }}\n",
+            rules.join(",")
+        )
+    };
+    let paths = format!("{GOOD}{}", rules("read", |n| format!("/p/{n}"), 16_385));
+    let networks = format!(
+        "{}{}",
+        GOOD.replace("summarizer", "other"),
+        rules("connect", |n| format!("a.example:{}", n + 1), 16_385)
+    );
+    let many: Vec<_> = (0..205)
+        .map(|n| GOOD.replace("summarizer", &format!("agent-{n}")))
+        .collect();
+    let many = many.join("---\n");
+    let numbered = |file: &str| many.replace("agent-", file);
+    let dir = directory(&[
+        ("a.yaml", paths.as_bytes()),
+        ("b.yaml", networks.as_bytes()),
+        ("c.yaml", numbered("c").as_bytes()),
+        ("d.yaml", numbered("d").as_bytes()),
+        ("e.yaml", numbered("e").as_bytes()),
+        ("f.yaml", numbered("f").as_bytes()),
+        ("g.yaml", numbered("g").as_bytes()),
+    ]);
+    expect![[r#"
+        error: agents.d: the manifests hold 1027 agents; the limit over all agents is 1024
+        help: remove agents that no longer run, or use patterns instead of lists
+
+        error: agents.d: the manifests hold 16385 path rules; the limit over all agents is 16384
+        help: remove agents that no longer run, or use patterns instead of lists
+
+        error: agents.d: the manifests hold 16385 network rules; the limit over all agents is 16384
+        help: remove agents that no longer run, or use patterns instead of lists
+    "#]]
+    .assert_eq(&output(dir.path(), LoadOptions::default()));
+}

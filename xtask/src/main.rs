@@ -1,2 +1,37 @@
-//! Tasks.
-fn main() {}
+//! AgentGuard's development tasks, run as `cargo xtask <command>`.
+
+mod apt;
+mod ebpf;
+mod host;
+mod sh;
+mod vm;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// AgentGuard's development tasks.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    version,
+    max_term_width = 100
+)]
+enum Task {
+    /// Build the kernel programs and write the committed object (or compare with it)
+    BuildEbpf(ebpf::Args),
+    /// Boot test kernels under QEMU and run a command, or the privileged suite, inside
+    Vm(vm::cli::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Task::parse() {
+        Task::BuildEbpf(args) => ebpf::main(&args),
+        Task::Vm(args) => vm::main(&args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -64,7 +64,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Config, Diagnostics> {
     if says_nothing(bytes) {
         return Ok(Config::default());
     }
-    let parsed = yaml::parse(path, bytes).map_err(|problem| Diagnostics(vec![problem]))?;
+    let parsed = yaml::parse(path, bytes).map_err(|problem| Diagnostics(vec![*problem]))?;
     let mut reader = Reader {
         checker: Checker::new(&parsed.source),
         config: Config::default(),

@@ -1,9 +1,84 @@
-//! What the host offers.
+//! What this host offers, found by asking it: the LSM list, BTF, and whether the
+//! kernel accepts LSM programs at all. Never by comparing version numbers.
 
-use super::Protection;
+use std::path::Path;
+
+use super::btf::{self, Btf};
+
+/// Where the kernel lists its security modules.
+const LSM_LIST: &str = "/sys/kernel/security/lsm";
+
+/// Findings about the host.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Security modules in order, if the list could be read.
+    pub modules: Option<Vec<String>>,
+    /// Whether the kernel's BTF is there and readable.
+    pub btf: Result<(), String>,
+    /// Whether a task storage lookup can miss on this kernel.
+    pub storage_can_miss: bool,
+    /// Whether Landlock is among the security modules.
+    pub landlock: bool,
+    /// Kernel release.
+    pub release: String,
+}
+
+impl Host {
+    /// Looks at this host.
+    #[must_use]
+    pub fn look() -> Self {
+        let modules = modules();
+        let parsed = Btf::read(Path::new(btf::VMLINUX));
+        let storage_can_miss =
+            parsed.as_ref().is_ok_and(|btf| !btf.has_function("bpf_task_storage_get_recur"));
+        Self {
+            landlock: modules.as_ref().is_some_and(|list| list.iter().any(|name| name == "landlock")),
+            modules,
+            btf: parsed.map(|_| ()).map_err(|error| error.to_string()),
+            storage_can_miss,
+            release: nix::sys::utsname::uname()
+                .map(|name| name.release().to_string_lossy().into_owned())
+                .unwrap_or_default(),
+        }
+    }
+
+    /// Why LSM programs would not be called here, and the setting that changes
+    /// it; `None` if nothing speaks against them.
+    #[must_use]
+    pub fn lsm_obstacle(&self) -> Option<(String, String)> {
+        match &self.modules {
+            None => Some((
+                format!("{LSM_LIST} cannot be read, so nobody can tell whether `bpf` is active"),
+                "mount -t securityfs securityfs /sys/kernel/security".to_owned(),
+            )),
+            Some(list) if list.iter().any(|name| name == "bpf") => None,
+            Some(list) => Some((
+                format!("the kernel's security modules are {}, without `bpf`", list.join(",")),
+                format!("add to the kernel command line: lsm={},bpf", list.join(",")),
+            )),
+        }
+    }
+}
+
+/// The list of security modules. Mounts securityfs at its usual place when it is
+/// not there yet, as systemd does at boot.
+fn modules() -> Option<Vec<String>> {
+    if !Path::new(LSM_LIST).exists() {
+        let target = Path::new("/sys/kernel/security");
+        let _ = nix::mount::mount(
+            Some("securityfs"),
+            target,
+            Some("securityfs"),
+            nix::mount::MsFlags::MS_NOSUID | nix::mount::MsFlags::MS_NOEXEC,
+            None::<&str>,
+        );
+    }
+    let list = std::fs::read_to_string(LSM_LIST).ok()?;
+    Some(list.trim().split(',').map(str::to_owned).collect())
+}
 
 /// The protections this host can offer.
 #[must_use]
-pub fn host() -> Vec<Protection> {
+pub fn host() -> Vec<super::Protection> {
     Vec::new()
 }

@@ -48,8 +48,12 @@ pub struct Diagnostic {
     pub message: String,
     /// What to do about it.
     pub help: Option<String>,
-    /// The line's text.
+    /// The line's text; of a very long line, what is around the place.
     pub source_line: Option<String>,
+    /// Which character of `source_line` is meant, from 1: the column, unless
+    /// the line is a part of a longer one.
+    #[serde(skip)]
+    pub marker: u32,
     /// How many characters of the line are meant.
     #[serde(skip)]
     pub width: u32,
@@ -76,6 +80,7 @@ impl Diagnostic {
             message: message.into(),
             help: Some(help.into()),
             source_line: None,
+            marker: 1,
             width: 0,
         }
     }
@@ -95,11 +100,10 @@ impl fmt::Display for Diagnostic {
             write!(f, ":{line}:{column}")?;
         }
         write!(f, ": {}", self.message)?;
-        if let (Some(line), Some(column), Some(text)) = (self.line, self.column, &self.source_line)
-        {
+        if let (Some(line), Some(text)) = (self.line, &self.source_line) {
             let number = line.to_string();
             let margin = " ".repeat(number.len());
-            let (shown, before, width) = excerpt(text, column, self.width);
+            let (shown, before, width) = excerpt(text, self.marker, self.width);
             write!(f, "\n{margin} |\n{number} | {shown}\n{margin} | ")?;
             write!(f, "{}{}", " ".repeat(before), "^".repeat(width))?;
         }

@@ -9,19 +9,14 @@ use std::sync::Arc;
 
 use nix::fcntl::OFlag;
 
+use super::across::Across;
 use super::check::{Checked, Identity, check};
 use super::diagnostic::{Diagnostic, Diagnostics, Severity};
-use super::manifest::{ExecMatch, Manifest};
+use super::manifest::Manifest;
 use super::source::SourceFile;
 use super::trust::Trust;
 use super::yaml::{MAX_FILE_BYTES, parse, too_large};
 
-/// Agents over all files.
-pub const MAX_AGENTS: usize = 1_024;
-/// Path rules over all agents.
-pub const MAX_PATH_RULES: usize = 16_384;
-/// Network rules over all agents.
-pub const MAX_NET_RULES: usize = 16_384;
 /// Files in one directory that are read.
 pub const MAX_FILES: usize = 4_096;
 
@@ -116,11 +111,11 @@ impl Loader {
                 self.diagnostics.extend(self.trust.file(path, &metadata));
                 bytes
             }
-            Err(diagnostic) => return self.diagnostics.push(diagnostic),
+            Err(diagnostic) => return self.diagnostics.push(*diagnostic),
         };
         let parsed = match parse(path, &bytes) {
             Ok(parsed) => parsed,
-            Err(diagnostic) => return self.diagnostics.push(diagnostic),
+            Err(diagnostic) => return self.diagnostics.push(*diagnostic),
         };
         let Checked {
             manifests,
@@ -134,139 +129,24 @@ impl Loader {
         self.sources.insert(Arc::clone(&source.path), source);
     }
 
-    fn finish(mut self) -> Result<PolicySet, Diagnostics> {
-        self.check_identities();
-        self.check_matches();
-        self.check_delegates();
-        self.check_sizes();
+    fn finish(self) -> Result<PolicySet, Diagnostics> {
+        let across = Across {
+            sources: &self.sources,
+            manifests: &self.manifests,
+            identities: &self.identities,
+        };
+        let mut diagnostics = self.diagnostics;
+        diagnostics.extend(across.findings());
         // Findings of one file stay together, those about the file itself first.
-        self.diagnostics
-            .sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
-        if self.diagnostics.iter().any(Diagnostic::is_error) {
-            return Err(Diagnostics(self.diagnostics));
+        diagnostics.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+        if diagnostics.iter().any(Diagnostic::is_error) {
+            return Err(Diagnostics(diagnostics));
         }
         Ok(PolicySet {
             manifests: self.manifests,
-            warnings: self.diagnostics,
+            warnings: diagnostics,
         })
     }
-
-    /// The same name in two environments is two identities; twice in one is an error.
-    fn check_identities(&mut self) {
-        let mut first: BTreeMap<(&str, &str), &Identity> = BTreeMap::new();
-        for identity in &self.identities {
-            let key = (identity.name.as_str(), identity.environment.as_str());
-            let Some(earlier) = first.get(&key) else {
-                first.insert(key, identity);
-                continue;
-            };
-            if let Some(source) = self.sources.get(&identity.location.file) {
-                let message = format!(
-                    "agent `{}` ({}) is declared twice; the other is at {}",
-                    identity.name, identity.environment, earlier.location
-                );
-                let help = "rename one of them, remove one, or give it another environment";
-                self.diagnostics.push(source.diagnostic(
-                    Severity::Error,
-                    identity.span,
-                    message,
-                    Some(help.to_owned()),
-                ));
-            }
-        }
-    }
-
-    /// A process cannot become two agents at once.
-    fn check_matches(&mut self) {
-        let mut first: Vec<(&ExecMatch, &Manifest)> = Vec::new();
-        for manifest in &self.manifests {
-            for item in &manifest.matches {
-                let same = first.iter().find(|(other, _)| same_processes(other, item));
-                let Some((earlier, owner)) = same else {
-                    first.push((item, manifest));
-                    continue;
-                };
-                if let Some(source) = self.sources.get(&item.location.file) {
-                    let message = format!(
-                        "the same processes match agent `{}` ({}) at {}",
-                        owner.name, owner.environment, earlier.location
-                    );
-                    let help =
-                        "a process becomes one agent: make the matches differ, or remove one";
-                    let span = source.span_of(&item.location);
-                    self.diagnostics.push(source.diagnostic(
-                        Severity::Error,
-                        span,
-                        message,
-                        Some(help.to_owned()),
-                    ));
-                }
-            }
-        }
-    }
-
-    fn check_delegates(&mut self) {
-        for manifest in &self.manifests {
-            for delegate in &manifest.delegates {
-                let is_known = self.identities.iter().any(|identity| {
-                    identity.name == delegate.value && identity.environment == manifest.environment
-                });
-                let Some(source) = self.sources.get(&delegate.location.file) else {
-                    continue;
-                };
-                if !is_known {
-                    let message = format!(
-                        "no manifest declares agent `{}` in {}",
-                        delegate.value, manifest.environment
-                    );
-                    let help = "until one does, starting it as a sub-agent is refused";
-                    let span = source.span_of(&delegate.location);
-                    self.diagnostics.push(source.diagnostic(
-                        Severity::Warning,
-                        span,
-                        message,
-                        Some(help.to_owned()),
-                    ));
-                }
-            }
-        }
-    }
-
-    fn check_sizes(&mut self) {
-        let sum = |count: fn(&Manifest) -> usize| self.manifests.iter().map(count).sum::<usize>();
-        let sizes = [
-            ("agents", self.identities.len(), MAX_AGENTS),
-            (
-                "path rules",
-                sum(|m| m.permissions.path_rule_count()),
-                MAX_PATH_RULES,
-            ),
-            (
-                "network rules",
-                sum(|m| m.permissions.net_rule_count()),
-                MAX_NET_RULES,
-            ),
-        ];
-        let Some(last) = self.sources.keys().next_back().cloned() else {
-            return;
-        };
-        for (what, count, max) in sizes {
-            if count > max {
-                self.diagnostics.push(Diagnostic::about_file(
-                    Severity::Error,
-                    last.parent().unwrap_or(&last),
-                    format!(
-                        "the manifests hold {count} {what}; the limit over all agents is {max}"
-                    ),
-                    "remove agents that no longer run, or use patterns instead of lists",
-                ));
-            }
-        }
-    }
-}
-
-fn same_processes(a: &ExecMatch, b: &ExecMatch) -> bool {
-    (&a.exe, &a.user, a.sha256, &a.systemd_unit) == (&b.exe, &b.user, b.sha256, &b.systemd_unit)
 }
 
 /// The manifest files of a directory, sorted.
@@ -286,8 +166,8 @@ fn candidates(dir: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Reads a regular file, and not more of it than a manifest may have.
-fn read_bounded(path: &Path) -> Result<(Vec<u8>, std::fs::Metadata), Diagnostic> {
-    let failed = |error: io::Error| unreadable(path, "file", &error);
+fn read_bounded(path: &Path) -> Result<(Vec<u8>, std::fs::Metadata), Box<Diagnostic>> {
+    let failed = |error: io::Error| Box::new(unreadable(path, "file", &error));
     let file = File::options()
         .read(true)
         // Opening a FIFO must not wait for a writer; on regular files it changes nothing.
@@ -296,15 +176,15 @@ fn read_bounded(path: &Path) -> Result<(Vec<u8>, std::fs::Metadata), Diagnostic>
         .map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
-        return Err(Diagnostic::about_file(
+        return Err(Box::new(Diagnostic::about_file(
             Severity::Error,
             path,
             "this is not a regular file",
             "a manifest is a file, or a symbolic link to one",
-        ));
+        )));
     }
     if metadata.len() > MAX_FILE_BYTES as u64 {
-        return Err(too_large(path, metadata.len()));
+        return Err(Box::new(too_large(path, metadata.len())));
     }
     let mut bytes = Vec::new();
     // One byte more than allowed shows that the file has grown meanwhile.

@@ -6,6 +6,10 @@ use std::sync::Arc;
 use super::diagnostic::{Diagnostic, Severity};
 use super::manifest::Location;
 
+/// Of longer lines only a part is kept: two hundred findings on one line of a
+/// mebibyte must not take two hundred mebibytes.
+const MAX_KEPT_LINE: usize = 1_000;
+
 /// Where a node stands in its file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
@@ -133,6 +137,13 @@ impl SourceFile {
         message: impl Into<String>,
         help: Option<String>,
     ) -> Diagnostic {
+        let (source_line, marker) = match self.line(span.line) {
+            Some(line) => {
+                let (part, marker) = around(line, span.column);
+                (Some(part), marker)
+            }
+            None => (None, 1),
+        };
         Diagnostic {
             severity,
             file: self.path.to_path_buf(),
@@ -140,10 +151,24 @@ impl SourceFile {
             column: Some(span.column),
             message: message.into(),
             help,
-            source_line: self.line(span.line).map(str::to_owned),
+            source_line,
+            marker,
             width: span.width,
         }
     }
+}
+
+/// A line, or, of one that is too long to be kept with each finding, the part
+/// around a column; and which character of it the column is.
+fn around(line: &str, column: u32) -> (String, u32) {
+    if line.len() <= MAX_KEPT_LINE {
+        return (line.to_owned(), column);
+    }
+    let before = MAX_KEPT_LINE / 4;
+    let skipped = (column as usize).saturating_sub(before);
+    let part = line.chars().skip(skipped).take(MAX_KEPT_LINE / 2);
+    let marker = column - u32::try_from(skipped).unwrap_or(column);
+    (part.collect(), marker.max(1))
 }
 
 #[cfg(test)]
@@ -160,6 +185,25 @@ mod tests {
             "CR LF, CR and LF each end a line"
         );
         assert_eq!(source.line(0), None);
+    }
+
+    #[test]
+    fn of_a_long_line_the_part_around_the_place_is_kept() {
+        let line = format!("{}HERE{}", "ä".repeat(5_000), "y".repeat(5_000));
+        let source = SourceFile::new(Path::new("f"), line);
+        for (column, expected) in [(1, 'ä'), (300, 'ä'), (5_001, 'H'), (5_003, 'R')] {
+            let span = Span {
+                line: 1,
+                column,
+                width: 1,
+            };
+            let found = source.diagnostic(Severity::Error, span, "x", None);
+            assert_eq!(found.column, Some(column));
+            let kept = found.source_line.unwrap();
+            assert!(kept.len() <= MAX_KEPT_LINE);
+            let marked = kept.chars().nth(found.marker as usize - 1);
+            assert_eq!(marked, Some(expected), "column {column}");
+        }
     }
 
     #[test]

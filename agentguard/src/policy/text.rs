@@ -30,6 +30,14 @@ impl TextError {
     }
 }
 
+/// Text from a file as YAML in quotes, to be copied; `None` where it is too
+/// long for a message or holds what cannot be shown.
+#[must_use]
+pub fn yaml_quoted(text: &str) -> Option<String> {
+    let is_plain = |c| !is_unprintable(c) && c != '"' && c != '\\';
+    (text.len() <= MAX_QUOTED && text.chars().all(is_plain)).then(|| format!("\"{text}\""))
+}
+
 /// Text from a file, fit for a message: in backticks, without control
 /// characters (a policy file must not be able to drive a terminal), not too long.
 #[must_use]

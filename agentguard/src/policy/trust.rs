@@ -92,3 +92,39 @@ impl Trust {
         Some(Diagnostic::about_file(self.severity, path, message, help))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+
+    #[test]
+    fn a_file_of_somebody_else_is_reported() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.yaml");
+        std::fs::write(&path, "").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let mut trust = Trust::new(true);
+        assert!(trust.file(&path, &path.metadata().unwrap()).is_empty());
+        if trust.user == 0 {
+            chown(&path, Some(12_345), None).unwrap();
+        } else {
+            // Nobody but root can give a file away: be somebody else instead.
+            trust.user += 1;
+        }
+        let found = trust.file(&path, &path.metadata().unwrap());
+        assert_eq!(found.len(), 1);
+        assert!(found[0].is_error() && found[0].message.contains("owns this file"));
+    }
+
+    #[test]
+    fn each_directory_is_reported_once() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        let mut trust = Trust::new(false);
+        assert_eq!(trust.directory(dir.path()).len(), 1);
+        assert_eq!(trust.directory(dir.path()).len(), 0);
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        assert_eq!(Trust::new(false).directory(dir.path()).len(), 0);
+    }
+}

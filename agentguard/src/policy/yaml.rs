@@ -12,7 +12,7 @@ use serde_yaml::options::{DuplicateKeyPolicy, MergeKeyPolicy, NonFiniteFloatPoli
 
 use super::diagnostic::{Diagnostic, Severity};
 use super::source::{SourceFile, Span};
-use super::text::quote;
+use super::text::{quote, yaml_quoted};
 
 /// A larger file is refused without being read.
 pub const MAX_FILE_BYTES: usize = 1 << 20;
@@ -70,20 +70,20 @@ pub enum Value {
 /// # Errors
 /// One diagnostic: a file that is too large, not UTF-8, empty or not
 /// well-formed YAML ends the reading.
-pub fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, Diagnostic> {
+pub fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, Box<Diagnostic>> {
     if bytes.len() > MAX_FILE_BYTES {
-        return Err(too_large(path, bytes.len() as u64));
+        return Err(Box::new(too_large(path, bytes.len() as u64)));
     }
     let source = decode(path, bytes)?;
     let documents = serde_yaml::from_multiple_with_options::<Node>(source.text(), options())
-        .map_err(|error| explain(&source, &error))?;
+        .map_err(|error| Box::new(explain(&source, &error)))?;
     if documents.is_empty() {
-        return Err(Diagnostic::about_file(
+        return Err(Box::new(Diagnostic::about_file(
             Severity::Error,
             path,
             "the file is empty: it declares no agent",
             "write a manifest, or remove the file",
-        ));
+        )));
     }
     Ok(Parsed { source, documents })
 }
@@ -97,7 +97,7 @@ pub(super) fn too_large(path: &Path, size: u64) -> Diagnostic {
     )
 }
 
-fn decode(path: &Path, bytes: &[u8]) -> Result<SourceFile, Diagnostic> {
+fn decode(path: &Path, bytes: &[u8]) -> Result<SourceFile, Box<Diagnostic>> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Ok(SourceFile::new(path, text.to_owned())),
         Err(error) => {
@@ -110,7 +110,12 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<SourceFile, Diagnostic> {
                 bytes.get(offset).copied().unwrap_or_default()
             );
             let help = "save the file as UTF-8; in a rule write such a byte as `\\xHH`".to_owned();
-            Err(source.diagnostic(Severity::Error, span, message, Some(help)))
+            Err(Box::new(source.diagnostic(
+                Severity::Error,
+                span,
+                message,
+                Some(help),
+            )))
         }
     }
 }
@@ -195,10 +200,8 @@ fn unknown_anchor(source: &SourceFile, span: Span) -> Diagnostic {
         "{} is a YAML alias, and no anchor has that name",
         quote(word)
     );
-    let help = format!(
-        "to write a pattern, put it in quotes: \"{}\"",
-        quote(word).trim_matches('`')
-    );
+    let quoted = yaml_quoted(word).unwrap_or_else(|| "\"…\"".to_owned());
+    let help = format!("to write a pattern, put it in quotes: {quoted}");
     let span = Span {
         width: narrow(word.chars().count() as u64),
         ..span

@@ -1,6 +1,7 @@
 //! Who an agent is, how it starts, and its bounds: everything in a manifest
 //! but the permissions.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::super::manifest::{
@@ -219,16 +220,17 @@ fn delegates(checker: &mut Checker<'_>, spec: &Fields<'_>) -> Vec<Located<String
     };
     let source = checker.source();
     let mut delegates: Vec<Located<String>> = Vec::new();
+    let mut seen = HashSet::new();
     for (word, value) in checker.texts(field.value, "spec.delegates", agent_name) {
-        let location = source.location(word.span);
-        if delegates.iter().any(|other| other.value == value) {
+        if seen.insert(value.clone()) {
+            let location = source.location(word.span);
+            delegates.push(Located { value, location });
+        } else {
             checker.warn(
                 word.span,
                 format!("{} is named twice in spec.delegates", quote(&value)),
                 "remove one of them",
             );
-        } else {
-            delegates.push(Located { value, location });
         }
     }
     delegates

@@ -2,7 +2,7 @@
 
 use super::super::diagnostic::{Diagnostic, MAX_DIAGNOSTICS_PER_FILE, Severity};
 use super::super::source::{SourceFile, Span};
-use super::super::text::{TextError, quote, suggestion};
+use super::super::text::{TextError, quote, suggestion, yaml_quoted};
 use super::super::yaml::{Node, Value};
 
 /// Keys that belong elsewhere than where people put them.
@@ -163,7 +163,7 @@ impl<'a> Checker<'a> {
         let found = self.describe(node);
         let help = match (&node.value, help) {
             (Value::Bool | Value::Number, None) if expected == "text" => {
-                Some(format!("put it in quotes: \"{}\"", self.raw(node)))
+                yaml_quoted(self.raw(node)).map(|text| format!("put it in quotes: {text}"))
             }
             (_, help) => help,
         };
@@ -311,7 +311,8 @@ impl<'a> Checker<'a> {
         match &node.value {
             Value::Sequence(items) => items,
             Value::Text(text) => {
-                let help = format!("write a list: [\"{}\"]", text.escape_debug());
+                let item = yaml_quoted(text).unwrap_or_else(|| "…".to_owned());
+                let help = format!("write a list: [{item}]");
                 self.wrong_type(node, path, "a list", Some(help));
                 &[]
             }

@@ -1,0 +1,248 @@
+//! From a hook's facts to its return value: find the subject, ask the decision
+//! function of agentguard-common, count, record, and turn the verdict into an
+//! errno. No other module returns an errno for a decision.
+
+use agentguard_common::counter::Counter;
+use agentguard_common::decision::{self, Subject};
+use agentguard_common::identity::{PolicyRecord, RunRecord, Tag};
+use agentguard_common::net::{Address, Transport};
+use agentguard_common::verb::{Verb, Verbs};
+use agentguard_common::verdict::{Decision, Mode, Reason, Verdict};
+
+use crate::emit::{self, Subjected};
+use crate::kernel::{Dentry, Task};
+use crate::maps::{DECISIONS, HEADS, POLICIES, RUNS};
+use crate::{address, atomic, path, task, verifier};
+
+/// What a refused operation returns.
+const EPERM: i32 = 1;
+
+/// The running task's tag, or `None` if this operation is none of our business.
+#[inline(always)]
+pub fn tagged(prior: i32) -> Option<Tag> {
+    // An earlier LSM's refusal stands; deciding again would only blame us for it.
+    if prior != 0 || !task::any_tagged() {
+        return None;
+    }
+    task::tag(Task::current())
+}
+
+/// The records a tag points to.
+#[inline(always)]
+fn records(tag: &Tag) -> Option<(&'static PolicyRecord, *mut RunRecord)> {
+    let policy = POLICIES.get(*HEADS.get(tag.agent)?)?;
+    let run = RUNS.get_ptr_mut(tag.run)?;
+    Some((policy, run))
+}
+
+/// Decides an operation on a path for a tagged task.
+///
+/// Not inlined: one copy a program, however many names the operation has.
+#[inline(never)]
+pub fn path(tag: &Tag, dentry: Dentry, wanted: Verbs) -> i32 {
+    let Some((policy, run)) = records(tag) else {
+        return unknown();
+    };
+    // SAFETY: map memory that outlives the program; counters in it are atomics.
+    let subject = Subject { tag: *tag, policy, run: unsafe { &*run } };
+    let (decision, verb) = match decision::standing(&subject, emit::now) {
+        Some(decision) => (decision, first(wanted)),
+        None => match path::row(policy, dentry) {
+            Ok(path::Found::Row(row)) => {
+                // SAFETY: checked for null; rows of a policy in force are not rewritten.
+                match unsafe { row.as_ref() } {
+                    Some(row) => decision::decide_path(&subject, wanted, row),
+                    None => (Decision::deny(Reason::ReadFailed), first(wanted)),
+                }
+            }
+            Ok(path::Found::Builtin) => (Decision::builtin(), first(wanted)),
+            Err(reason) => {
+                emit::count(if matches!(reason, Reason::TooDeep) {
+                    Counter::PathTooDeep
+                } else {
+                    Counter::PathUnreadable
+                });
+                (Decision::deny(reason), first(wanted))
+            }
+        },
+    };
+    let subjected = Subjected { tag, policy, run };
+    let settled = Settled::new(decision, verb);
+    settle(&subjected, settled);
+    // Plain reads that are allowed are counted, not told: a build opens a million files.
+    let quiet = settled.is(Verb::Read) || settled.because(Reason::Builtin);
+    if !settled.allows() || !quiet {
+        emit::path(&subjected, settled, dentry);
+    }
+    verdict_to_errno(policy, settled)
+}
+
+/// Decides a connection or a datagram to an IPv4 or IPv6 address.
+#[inline(always)]
+pub fn net(tag: &Tag, verb: Verb, to: &address::Destination) -> i32 {
+    let Some((policy, run)) = records(tag) else {
+        return unknown();
+    };
+    // SAFETY: as in `path`.
+    let subject = Subject { tag: *tag, policy, run: unsafe { &*run } };
+    let decision = match decision::standing(&subject, emit::now) {
+        Some(decision) => decision,
+        None => match lookup(policy, &to.address, to.transport, to.port) {
+            Some(matched) => decision::decide_net(&subject, verb, matched),
+            None => {
+                emit::count(Counter::AddressUnreadable);
+                Decision::deny(Reason::ReadFailed)
+            }
+        },
+    };
+    let subjected = Subjected { tag, policy, run };
+    let settled = Settled::new(decision, verb);
+    settle(&subjected, settled);
+    emit::net(&subjected, settled, to);
+    verdict_to_errno(policy, settled)
+}
+
+/// Denies a network operation whose address could not be read.
+#[inline(always)]
+pub fn net_unreadable(tag: &Tag) -> i32 {
+    emit::count(Counter::AddressUnreadable);
+    let Some((policy, run)) = records(tag) else {
+        return unknown();
+    };
+    let subjected = Subjected { tag, policy, run };
+    let settled = Settled::new(Decision::deny(Reason::ReadFailed), Verb::Connect);
+    settle(&subjected, settled);
+    emit::net(&subjected, settled, &address::Destination::UNKNOWN);
+    verdict_to_errno(policy, settled)
+}
+
+#[inline(always)]
+fn lookup(
+    policy: &PolicyRecord,
+    address: &Address,
+    transport: Transport,
+    port: u16,
+) -> Option<agentguard_common::net::NetMatch> {
+    let root = if address.is_v4 { policy.connect.v4 } else { policy.connect.v6 };
+    address::lookup(root, address, transport, port)
+}
+
+/// The verb that stands for a set of verbs when no rule is asked.
+#[inline(always)]
+fn first(wanted: Verbs) -> Verb {
+    if wanted.has(Verb::Write) {
+        Verb::Write
+    } else if wanted.has(Verb::Create) {
+        Verb::Create
+    } else if wanted.has(Verb::Delete) {
+        Verb::Delete
+    } else if wanted.has(Verb::Attributes) {
+        Verb::Attributes
+    } else if wanted.has(Verb::Exec) {
+        Verb::Exec
+    } else {
+        Verb::Read
+    }
+}
+
+/// Counts a decision: per agent, verb and verdict, and per run if it is not an allowance.
+#[inline(always)]
+fn settle(subject: &Subjected<'_>, settled: Settled) {
+    let mode = (subject.policy.mode == Mode::Enforce as u8) as usize;
+    let index = (mode * Verb::COUNT + settled.verb() as usize) * Verdict::COUNT
+        + settled.verdict() as usize;
+    const LAST: u64 = crate::maps::DECISION_SLOTS as u64 - 1;
+    let index = verifier::bounded::<LAST>(index as u64) as usize;
+    if let Some(counts) = DECISIONS.get_ptr_mut(subject.tag.agent) {
+        // SAFETY: the index is masked to the array's length, a power of two.
+        atomic::add(unsafe { counts.cast::<u64>().add(index) }, 1);
+    }
+    if !settled.allows() {
+        // SAFETY: a field of map memory; only its address is taken.
+        atomic::add(unsafe { &raw mut (*subject.run).denials }, 1);
+    }
+}
+
+/// A tag that points nowhere: closed, and counted by place.
+#[inline(always)]
+fn unknown() -> i32 {
+    emit::count(Counter::TagStale);
+    -EPERM
+}
+
+/// The one place where a verdict becomes a return value.
+#[inline(always)]
+fn verdict_to_errno(policy: &PolicyRecord, settled: Settled) -> i32 {
+    let enforced = policy.mode != Mode::Observe as u8 || settled.about_the_run();
+    if enforced && !settled.allows() {
+        return -EPERM;
+    }
+    0
+}
+
+/// A decision and its verb in one word, of which the verifier knows nothing:
+/// counting and recording are checked once, not once per reason.
+#[derive(Clone, Copy)]
+pub struct Settled(u32);
+
+impl Settled {
+    /// Packs a decision.
+    #[inline(always)]
+    pub fn new(decision: Decision, verb: Verb) -> Self {
+        let word = decision.verdict as u32
+            | (verb as u32) << 2
+            | (decision.reason as u32) << 8
+            | u32::from(decision.rule) << 16;
+        Self(verifier::forget(word))
+    }
+
+    /// [`Verdict`] as a number.
+    #[inline(always)]
+    pub fn verdict(self) -> u8 {
+        self.0 as u8 & 3
+    }
+
+    /// [`Verb`] as a number.
+    #[inline(always)]
+    pub fn verb(self) -> u8 {
+        (self.0 >> 2) as u8 & 7
+    }
+
+    /// [`Reason`] as a number.
+    #[inline(always)]
+    pub fn reason(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+
+    /// Rule index.
+    #[inline(always)]
+    pub fn rule(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// Whether the operation may go on under an enforced policy.
+    #[inline(always)]
+    pub fn allows(self) -> bool {
+        self.verdict() == Verdict::Allow as u8
+    }
+
+    #[inline(always)]
+    fn is(self, verb: Verb) -> bool {
+        self.verb() == verb as u8
+    }
+
+    #[inline(always)]
+    fn because(self, reason: Reason) -> bool {
+        self.reason() == reason as u8
+    }
+
+    /// Whether this is about the run's right to act at all and not about its
+    /// policy: then it is stopped in observe mode too.
+    #[inline(always)]
+    pub fn about_the_run(self) -> bool {
+        self.because(Reason::Revoked)
+            || self.because(Reason::Paused)
+            || self.because(Reason::LeaseExpired)
+            || self.because(Reason::Unknown)
+    }
+}

@@ -1,0 +1,44 @@
+//! The first tag of a process, written by the kernel on the daemon's request:
+//! an iterator over all tasks that tags the threads of one process.
+
+use core::ffi::c_void;
+
+use crate::kernel::Task;
+use crate::maps::ENROL;
+use crate::task;
+
+/// `struct bpf_iter__task`: what the iterator hands over.
+#[repr(C)]
+struct IterContext {
+    meta: *const c_void,
+    task: *const c_void,
+}
+
+/// Tags every thread of the process that `ENROL` names. A thread that has a tag
+/// keeps it and counts as failed: enrolment never changes an identity.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+pub fn enrol(ctx: *mut c_void) -> i32 {
+    let ctx: *const IterContext = ctx.cast();
+    // SAFETY: the context of an iterator program; the task is null at the end.
+    let task = Task::from_argument(unsafe { (*ctx).task });
+    if task.0.is_null() {
+        return 0;
+    }
+    let Some(request) = ENROL.get_ptr_mut(0) else {
+        return 0;
+    };
+    // SAFETY: map memory; the daemon waits for the iterator and runs one at a time.
+    let request = unsafe { &mut *request };
+    if request.tgid == 0 || task.tgid() != request.tgid {
+        return 0;
+    }
+    let tag = request.tag;
+    match task::tag(task) {
+        Some(old) if old == tag => {}
+        Some(_) => request.failed += 1,
+        None if task::set_tag(task, &tag) => request.tagged += 1,
+        None => request.failed += 1,
+    }
+    0
+}

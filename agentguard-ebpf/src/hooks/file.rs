@@ -1,0 +1,160 @@
+//! Files: opens, and what changes names, contents and attributes by path.
+
+use agentguard_common::verb::{Verb, Verbs};
+use aya_ebpf::macros::lsm;
+use aya_ebpf::programs::LsmContext;
+
+use crate::enforce;
+use crate::kernel::{Dentry, File, Path};
+use crate::verifier;
+
+const FMODE_READ: u32 = 1;
+const FMODE_WRITE: u32 = 2;
+/// Set while the kernel opens a program or an interpreter: `exec_check` decides that.
+const FMODE_EXEC: u32 = 0x20;
+const O_TRUNC: u32 = 0o1000;
+const RENAME_EXCHANGE: u32 = 2;
+
+/// `int file_open(struct file *file)`
+#[lsm(hook = "file_open")]
+pub fn file_open(ctx: LsmContext) -> i32 {
+    let prior: i32 = ctx.arg(1);
+    let Some(tag) = enforce::tagged(prior) else {
+        return prior;
+    };
+    let file = File::from_argument(ctx.arg(0));
+    let (flags, mode) = (file.flags(), file.mode());
+    if flags & FMODE_EXEC != 0 {
+        return 0;
+    }
+    let mut wanted = Verbs::NONE;
+    if mode & FMODE_READ != 0 {
+        wanted = wanted.and(Verb::Read);
+    }
+    if mode & FMODE_WRITE != 0 || flags & O_TRUNC != 0 {
+        wanted = wanted.and(Verb::Write);
+    }
+    enforce::path(&tag, file.dentry(), wanted)
+}
+
+/// `int file_truncate(struct file *file)`, since 6.2
+#[lsm(hook = "file_truncate")]
+pub fn file_truncate(ctx: LsmContext) -> i32 {
+    let prior: i32 = ctx.arg(1);
+    let Some(tag) = enforce::tagged(prior) else {
+        return prior;
+    };
+    enforce::path(&tag, File::from_argument(ctx.arg(0)).dentry(), Verbs::of(Verb::Write))
+}
+
+/// `int path_truncate(const struct path *path)`
+#[lsm(hook = "path_truncate")]
+pub fn path_truncate(ctx: LsmContext) -> i32 {
+    on_path(&ctx, 1, Verb::Write)
+}
+
+/// `int path_chmod(const struct path *path, umode_t mode)`
+#[lsm(hook = "path_chmod")]
+pub fn path_chmod(ctx: LsmContext) -> i32 {
+    on_path(&ctx, 2, Verb::Attributes)
+}
+
+/// `int path_chown(const struct path *path, kuid_t uid, kgid_t gid)`
+#[lsm(hook = "path_chown")]
+pub fn path_chown(ctx: LsmContext) -> i32 {
+    on_path(&ctx, 3, Verb::Attributes)
+}
+
+/// `int path_mknod(const struct path *dir, struct dentry *dentry, umode_t mode, unsigned int dev)`:
+/// also `open` with `O_CREAT` and binding a unix socket to a path.
+#[lsm(hook = "path_mknod")]
+pub fn path_mknod(ctx: LsmContext) -> i32 {
+    on_name(&ctx, 4, Verb::Create)
+}
+
+/// `int path_mkdir(const struct path *dir, struct dentry *dentry, umode_t mode)`
+#[lsm(hook = "path_mkdir")]
+pub fn path_mkdir(ctx: LsmContext) -> i32 {
+    on_name(&ctx, 3, Verb::Create)
+}
+
+/// `int path_symlink(const struct path *dir, struct dentry *dentry, const char *old_name)`
+#[lsm(hook = "path_symlink")]
+pub fn path_symlink(ctx: LsmContext) -> i32 {
+    on_name(&ctx, 3, Verb::Create)
+}
+
+/// `int path_unlink(const struct path *dir, struct dentry *dentry)`
+#[lsm(hook = "path_unlink")]
+pub fn path_unlink(ctx: LsmContext) -> i32 {
+    on_name(&ctx, 2, Verb::Delete)
+}
+
+/// `int path_rmdir(const struct path *dir, struct dentry *dentry)`
+#[lsm(hook = "path_rmdir")]
+pub fn path_rmdir(ctx: LsmContext) -> i32 {
+    on_name(&ctx, 2, Verb::Delete)
+}
+
+/// `int path_link(struct dentry *old_dentry, const struct path *new_dir, struct dentry *new_dentry)`
+#[lsm(hook = "path_link")]
+pub fn path_link(ctx: LsmContext) -> i32 {
+    let prior: i32 = ctx.arg(3);
+    let Some(tag) = enforce::tagged(prior) else {
+        return prior;
+    };
+    let file = Dentry::from_argument(ctx.arg(0));
+    let refused = enforce::path(&tag, file, Verbs::of(Verb::Write));
+    if refused != 0 {
+        return refused;
+    }
+    enforce::path(&tag, Dentry::from_argument(ctx.arg(2)), Verbs::of(Verb::Create))
+}
+
+/// `int path_rename(const struct path *old_dir, struct dentry *old_dentry,
+/// const struct path *new_dir, struct dentry *new_dentry, unsigned int flags)`, flags since 5.19
+#[lsm(hook = "path_rename")]
+pub fn path_rename(ctx: LsmContext) -> i32 {
+    let prior: i32 = ctx.arg(5);
+    let Some(tag) = enforce::tagged(prior) else {
+        return prior;
+    };
+    let flags: u32 = ctx.arg(4);
+    let both = Verbs::of(Verb::Delete).and(Verb::Create);
+    // Exchanged names are each a source and a target.
+    let exchange = flags & RENAME_EXCHANGE != 0;
+    let from = if exchange { both } else { Verbs::of(Verb::Delete) };
+    let refused = enforce::path(&tag, Dentry::from_argument(ctx.arg(1)), forget(from));
+    if refused != 0 {
+        return refused;
+    }
+    let to = if exchange { both } else { Verbs::of(Verb::Create) };
+    enforce::path(&tag, Dentry::from_argument(ctx.arg(3)), forget(to))
+}
+
+/// The same verbs, of which the verifier knows nothing: one check for all sets.
+#[inline(always)]
+fn forget(verbs: Verbs) -> Verbs {
+    Verbs(verifier::forget(u32::from(verbs.0)) as u8)
+}
+
+/// Decides a hook whose first argument is a `struct path`; `prior` is the
+/// position of the earlier LSMs' answer.
+#[inline(always)]
+fn on_path(ctx: &LsmContext, prior: usize, verb: Verb) -> i32 {
+    let prior: i32 = ctx.arg(prior);
+    let Some(tag) = enforce::tagged(prior) else {
+        return prior;
+    };
+    enforce::path(&tag, Path::from_argument(ctx.arg(0)).dentry(), Verbs::of(verb))
+}
+
+/// Decides a hook whose second argument is the name, a `struct dentry`.
+#[inline(always)]
+fn on_name(ctx: &LsmContext, prior: usize, verb: Verb) -> i32 {
+    let prior: i32 = ctx.arg(prior);
+    let Some(tag) = enforce::tagged(prior) else {
+        return prior;
+    };
+    enforce::path(&tag, Dentry::from_argument(ctx.arg(1)), Verbs::of(verb))
+}

@@ -1,0 +1,135 @@
+//! Every map. The sizes are the limits of `agentguard_common::limits`, which say
+//! what happens when one is full.
+
+use core::ptr;
+
+use agentguard_common::counter::Counter;
+use agentguard_common::identity::{EnrolRequest, PolicyRecord, RunRecord, Tag};
+use agentguard_common::limits;
+use agentguard_common::net::{NetNode, PortInterval, PortSet};
+use agentguard_common::path::{GlobState, PathRow, PathState, StartKey, TransitionKey};
+use agentguard_common::verb::Verb;
+use agentguard_common::verdict::Verdict;
+use aya_ebpf::bindings::{
+    BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE, task_struct,
+};
+use aya_ebpf::btf_maps::{Array, HashMap, RingBuf};
+use aya_ebpf::helpers::generated::bpf_task_storage_get;
+use aya_ebpf::macros::btf_map;
+
+/// Task storage, which aya-ebpf 0.2 does not wrap: the same layout as its other
+/// BTF map definitions.
+#[repr(C)]
+pub struct TaskStorage<T> {
+    r#type: *const [i32; aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_TASK_STORAGE as usize],
+    key: *const i32,
+    value: *const T,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; BPF_F_NO_PREALLOC as usize],
+}
+
+// SAFETY: a definition that the loader replaces; never dereferenced in Rust.
+unsafe impl<T> Sync for TaskStorage<T> {}
+
+impl<T> TaskStorage<T> {
+    const fn new() -> Self {
+        Self {
+            r#type: ptr::null(),
+            key: ptr::null(),
+            value: ptr::null(),
+            max_entries: ptr::null(),
+            map_flags: ptr::null(),
+        }
+    }
+
+    /// The task's value, or null.
+    #[inline(always)]
+    pub fn get(&self, task: *mut task_struct) -> *mut T {
+        let map = ptr::from_ref(self).cast_mut().cast();
+        // SAFETY: helper call on a map and a task pointer that the verifier checks.
+        unsafe { bpf_task_storage_get(map, task, ptr::null_mut(), 0) }.cast()
+    }
+
+    /// The task's value, made (zeroed) if there is none; null if that fails.
+    #[inline(always)]
+    pub fn get_or_create(&self, task: *mut task_struct) -> *mut T {
+        let map = ptr::from_ref(self).cast_mut().cast();
+        let flags = u64::from(BPF_LOCAL_STORAGE_GET_F_CREATE);
+        // SAFETY: as above.
+        unsafe { bpf_task_storage_get(map, task, ptr::null_mut(), flags) }.cast()
+    }
+}
+
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
+const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
+
+/// Decisions of one agent: mode, then verb, then verdict.
+pub const DECISION_SLOTS: usize = Verb::COUNT * Verdict::COUNT * 2;
+
+/// Identity.
+#[btf_map]
+pub static TASKS: TaskStorage<Tag> = TaskStorage::new();
+/// Identity again where task storage lookups can miss (kernels before 6.2).
+#[btf_map]
+pub static TASKS_BY_ADDRESS: HashMap<u64, Tag, { limits::TASKS as usize }, NO_PREALLOC> =
+    HashMap::new();
+/// Number of tags alive; zero lets every hook return at once.
+#[btf_map]
+pub static LIVE: Array<i64, 1> = Array::new();
+/// Request to the enrolment iterator.
+#[btf_map]
+pub static ENROL: Array<EnrolRequest, 1> = Array::new();
+/// Runs.
+#[btf_map]
+pub static RUNS: Array<RunRecord, { limits::RUNS as usize }, MMAPABLE> = Array::new();
+/// Slot of the policy in force by agent.
+#[btf_map]
+pub static HEADS: Array<u32, { limits::AGENTS as usize }, MMAPABLE> = Array::new();
+/// Policies.
+#[btf_map]
+pub static POLICIES: Array<PolicyRecord, { limits::POLICIES as usize }, MMAPABLE> = Array::new();
+
+/// Path automaton: start states.
+#[btf_map]
+pub static PATH_STARTS: HashMap<StartKey, u32, { limits::PATH_STARTS as usize }, NO_PREALLOC> =
+    HashMap::new();
+/// Path automaton: states.
+#[btf_map]
+pub static PATH_STATES: Array<PathState, { limits::PATH_STATES as usize }, MMAPABLE> = Array::new();
+/// Path automaton: transitions.
+#[btf_map]
+pub static PATH_TRANSITIONS: HashMap<
+    TransitionKey,
+    u32,
+    { limits::PATH_TRANSITIONS as usize },
+    NO_PREALLOC,
+> = HashMap::new();
+/// Path automaton: verdict rows.
+#[btf_map]
+pub static PATH_ROWS: Array<PathRow, { limits::PATH_ROWS as usize }, MMAPABLE> = Array::new();
+/// Byte automata for patterns inside a name.
+#[btf_map]
+pub static GLOB_STATES: Array<GlobState, { limits::GLOB_STATES as usize }, MMAPABLE> = Array::new();
+
+/// Address tries.
+#[btf_map]
+pub static NET_NODES: Array<NetNode, { limits::NET_NODES as usize }, MMAPABLE> = Array::new();
+/// Sets of port rules.
+#[btf_map]
+pub static NET_SETS: Array<PortSet, { limits::NET_SETS as usize }, MMAPABLE> = Array::new();
+/// Port intervals.
+#[btf_map]
+pub static NET_PORTS: Array<PortInterval, { limits::NET_PORTS as usize }, MMAPABLE> = Array::new();
+
+/// Denied, asked and failed decisions.
+#[btf_map]
+pub static DENIALS: RingBuf<u64, { limits::DENIALS_RING_BYTES as usize }> = RingBuf::new();
+/// Everything else.
+#[btf_map]
+pub static AUDIT: RingBuf<u64, { limits::AUDIT_RING_BYTES as usize }> = RingBuf::new();
+/// Decisions by agent.
+#[btf_map]
+pub static DECISIONS: Array<[u64; DECISION_SLOTS], { limits::AGENTS as usize }, MMAPABLE> = Array::new();
+/// Errors and drops by place.
+#[btf_map]
+pub static COUNTERS: Array<u64, { Counter::COUNT }> = Array::new();

@@ -1,0 +1,312 @@
+//! From a kernel name to a verdict row: the names are read from the root of the
+//! file system down, so that mounts, `chroot` and namespaces do not matter.
+
+use agentguard_common::identity::PolicyRecord;
+use agentguard_common::limits::{NAME_BYTES, PATH_DEPTH};
+use agentguard_common::path::{
+    self, DEAD, Name, PathRow, PathState, PathTables, StartKey,
+    TransitionKey,
+};
+use agentguard_common::verdict::Reason;
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+
+use crate::kernel::{Dentry, Inode};
+use crate::verifier;
+use crate::maps::{GLOB_STATES, PATH_ROWS, PATH_STARTS, PATH_STATES, PATH_TRANSITIONS};
+
+/// `SB_KERNMOUNT`: a file system that only the kernel mounts (pipes, memfd): its
+/// objects have no name that a rule could mean.
+const SB_KERNMOUNT: u64 = 1 << 22;
+const S_IFMT: u16 = 0o170_000;
+const S_IFCHR: u16 = 0o020_000;
+
+/// What a path leads to.
+pub enum Found {
+    /// The row that the automaton ends in.
+    Row(*const PathRow),
+    /// Something every program needs and no rule is about.
+    Builtin,
+}
+
+/// Finds the row of a name under a policy.
+#[inline(always)]
+pub fn row(policy: &PolicyRecord, dentry: Dentry) -> Result<Found, Reason> {
+    let super_block = dentry.super_block();
+    if super_block.flags() & SB_KERNMOUNT != 0 || is_harmless_device(dentry.inode()) {
+        return Ok(Found::Builtin);
+    }
+    let depth = verifier::forget(depth(dentry, super_block.root())?);
+    let key = StartKey { starts: policy.starts, device: super_block.device() };
+    // SAFETY: copied at once.
+    let state = unsafe { PATH_STARTS.get(key) }.copied().unwrap_or(policy.unknown_start);
+    let mut walk = Walk { dentry, left: depth, state: verifier::forget(state), failed: 0 };
+    if !verifier::repeat(PATH_DEPTH / LEVELS, walk_levels, &mut walk) || walk.failed != 0 {
+        return Err(Reason::ReadFailed);
+    }
+    let state = walk.state;
+    let row = PATH_STATES.get(state).ok_or(Reason::ReadFailed)?.row;
+    PATH_ROWS.get_ptr(row).map(Found::Row).ok_or(Reason::ReadFailed)
+}
+
+/// Names that are read in one climb: as many as the stack has room for.
+const LEVELS: u32 = 8;
+
+/// A walk down from the root of a file system.
+struct Walk {
+    dentry: Dentry,
+    /// Names still to be read.
+    left: u32,
+    state: u32,
+    failed: u32,
+}
+
+/// Steps through the next [`LEVELS`] names. A climb from the file gives them from
+/// below; they are kept and stepped through from above. Returns 1 to stop.
+unsafe extern "C" fn walk_levels(_: u64, walk: *mut Walk) -> u64 {
+    // SAFETY: the state that `row` gave.
+    let walk = unsafe { &mut *walk };
+    let left = walk.left;
+    if left == 0 || walk.state == DEAD {
+        return 1;
+    }
+    let count = if left < LEVELS { left } else { LEVELS };
+    walk.left = verifier::forget(left - count);
+    let (n1, at) = name_of(ancestor(walk.dentry, left - count));
+    let (n2, at) = name_of(at);
+    let (n3, at) = name_of(at);
+    let (n4, at) = name_of(at);
+    let (n5, at) = name_of(at);
+    let (n6, at) = name_of(at);
+    let (n7, at) = name_of(at);
+    let (n8, _) = name_of(at);
+    // Written out: the compiler turns a loop over an array into one whose end the
+    // verifier does not see.
+    let mut state = u64::from(walk.state);
+    state = take(state, count > 7, n8);
+    state = take(state, count > 6, n7);
+    state = take(state, count > 5, n6);
+    state = take(state, count > 4, n5);
+    state = take(state, count > 3, n4);
+    state = take(state, count > 2, n3);
+    state = take(state, count > 1, n2);
+    state = take(state, true, n1);
+    if state > u64::from(u32::MAX) {
+        walk.failed = 1;
+        return 1;
+    }
+    walk.state = verifier::forget(state as u32);
+    0
+}
+
+/// Address and length of a dentry's name, and the directory it is in.
+#[inline(always)]
+fn name_of(dentry: Dentry) -> ((u64, u32), Dentry) {
+    ((dentry.name(), dentry.name_len()), dentry.parent())
+}
+
+/// One step, if there is such a level and no step before it failed.
+#[inline(always)]
+fn take(state: u64, there: bool, (name, len): (u64, u32)) -> u64 {
+    if !there || state > u64::from(u32::MAX) {
+        return state;
+    }
+    agentguard_path_step(state as u32, name, len)
+}
+
+/// Number of names between a dentry and the root of its file system. A dentry
+/// whose topmost ancestor is not that root is not connected to it: unreadable.
+#[inline(always)]
+fn depth(dentry: Dentry, root: Dentry) -> Result<u32, Reason> {
+    let mut climb = Climb { at: dentry, depth: verifier::forget(0), at_root: 0 };
+    if !verifier::repeat(PATH_DEPTH + 1, up_to_root, &mut climb) {
+        return Err(Reason::ReadFailed);
+    }
+    if climb.at_root == 0 {
+        return Err(Reason::TooDeep);
+    }
+    if climb.at != root {
+        return Err(Reason::ReadFailed);
+    }
+    Ok(climb.depth)
+}
+
+/// A way up the tree.
+struct Climb {
+    at: Dentry,
+    depth: u32,
+    at_root: u32,
+}
+
+unsafe extern "C" fn up_to_root(_: u64, climb: *mut Climb) -> u64 {
+    // SAFETY: the state that `depth` gave.
+    let climb = unsafe { &mut *climb };
+    let parent = climb.at.parent();
+    if parent == climb.at {
+        climb.at_root = 1;
+        return 1;
+    }
+    climb.at = parent;
+    climb.depth = verifier::forget(climb.depth + 1);
+    0
+}
+
+/// The ancestor `up` names above a dentry.
+#[inline(always)]
+fn ancestor(dentry: Dentry, up: u32) -> Dentry {
+    let mut climb = Climb { at: dentry, depth: 0, at_root: 0 };
+    if up != 0 {
+        verifier::repeat(up, one_up, &mut climb);
+    }
+    climb.at
+}
+
+unsafe extern "C" fn one_up(_: u64, climb: *mut Climb) -> u64 {
+    // SAFETY: the state that `ancestor` gave.
+    let climb = unsafe { &mut *climb };
+    climb.at = climb.at.parent();
+    0
+}
+
+/// `/dev/null`, `zero`, `full`, `random`, `urandom`, `tty`, `ptmx` and pseudo
+/// terminals, by device number: their names differ between containers.
+#[inline(always)]
+fn is_harmless_device(inode: Inode) -> bool {
+    if inode.0.is_null() || inode.mode() & S_IFMT != S_IFCHR {
+        return false;
+    }
+    let device = inode.rdev();
+    let (major, minor) = (device >> 20, device & 0xf_ffff);
+    match major {
+        1 => matches!(minor, 3 | 5 | 7 | 8 | 9),
+        5 => matches!(minor, 0 | 2),
+        136..=143 => true,
+        _ => false,
+    }
+}
+
+/// One step of the automaton.
+///
+/// A global function with scalar arguments: the verifier checks it once, not
+/// once per level of the walk. Returns the next state, or more than 32 bits if
+/// the name cannot be read.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn agentguard_path_step(state: u32, name: u64, len: u32) -> u64 {
+    if len == 0 || len > NAME_BYTES as u32 {
+        return u64::MAX;
+    }
+    match path::step(&KernelTables, state, &KernelName { address: name, len }) {
+        Ok(next) => u64::from(next),
+        Err(path::Unreadable) => u64::MAX,
+    }
+}
+
+/// Runs a name through a byte automaton: the class, 0 for none, `u32::MAX` if
+/// the name cannot be read. Global for the same reason.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn agentguard_glob_class(start: u32, name: u64, len: u32) -> u32 {
+    let mut run = GlobRun { address: name, len, state: start };
+    if !verifier::repeat(len.div_ceil(8), glob_word, &mut run) || run.state == UNREADABLE {
+        return u32::MAX;
+    }
+    match GLOB_STATES.get(run.state) {
+        Some(end) => end.class,
+        None => u32::MAX,
+    }
+}
+
+/// State of a run whose name could not be read.
+const UNREADABLE: u32 = u32::MAX;
+
+/// A byte automaton on its way through a name.
+#[repr(C)]
+struct GlobRun {
+    address: u64,
+    len: u32,
+    state: u32,
+}
+
+/// The body of the loop: eight bytes of the name. Returns 1 to stop.
+unsafe extern "C" fn glob_word(index: u64, run: *mut GlobRun) -> u64 {
+    // SAFETY: the context that `agentguard_glob_class` gave.
+    let run = unsafe { &mut *run };
+    let offset = (index as u32) * 8;
+    if offset >= run.len {
+        return 1;
+    }
+    let rest = run.len - offset;
+    let count = if rest < 8 { rest } else { 8 };
+    let from = (run.address + u64::from(offset)) as *const core::ffi::c_void;
+    let bytes = verifier::bounded::<15>(u64::from(count)) as u32;
+    let mut room = [0u64; 2];
+    // SAFETY: fewer than 16 bytes go into 16; the helper does not fault.
+    if unsafe { bpf_probe_read_kernel((&raw mut room).cast(), bytes, from) } != 0 {
+        run.state = UNREADABLE;
+        return 1;
+    }
+    let mut word = room[0];
+    let mut state = run.state;
+    for index in 0..8 {
+        if index >= count {
+            break;
+        }
+        let Some(row) = GLOB_STATES.get(state) else {
+            run.state = UNREADABLE;
+            return 1;
+        };
+        state = u32::from(row.next[(word & 0xff) as usize]);
+        word >>= 8;
+    }
+    run.state = state;
+    // Dead: no pattern can match any more.
+    (state == 0) as u64
+}
+
+struct KernelTables;
+
+impl PathTables for KernelTables {
+    #[inline(always)]
+    fn state(&self, state: u32) -> Option<PathState> {
+        PATH_STATES.get(state).copied()
+    }
+
+    #[inline(always)]
+    fn transition(&self, key: &TransitionKey) -> Option<u32> {
+        // SAFETY: copied at once.
+        unsafe { PATH_TRANSITIONS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn classify(&self, start: u32, name: &impl Name) -> u32 {
+        agentguard_glob_class(start, name.address(), name.len())
+    }
+}
+
+struct KernelName {
+    address: u64,
+    len: u32,
+}
+
+impl Name for KernelName {
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        self.len
+    }
+
+    #[inline(always)]
+    fn address(&self) -> u64 {
+        self.address
+    }
+
+    #[inline(always)]
+    fn read(&self, offset: u32, count: u32) -> Option<TransitionKey> {
+        let mut key = TransitionKey::default();
+        let from = (self.address + u64::from(offset)) as *const core::ffi::c_void;
+        let count = verifier::bounded::<31>(u64::from(count)) as u32;
+        // SAFETY: fewer than 32 bytes go into 32; the helper does not fault.
+        let failed =
+            unsafe { bpf_probe_read_kernel(key.words.as_mut_ptr().cast(), count, from) };
+        if failed == 0 { Some(key) } else { None }
+    }
+}

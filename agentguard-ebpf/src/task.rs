@@ -1,0 +1,118 @@
+//! Tags on tasks: the only reader and writer of task storage.
+
+use agentguard_common::counter::Counter;
+use agentguard_common::identity::Tag;
+
+use crate::atomic;
+use crate::emit;
+use crate::kernel::{STORAGE_CAN_MISS, Task};
+use crate::maps::{LIVE, RUNS, TASKS, TASKS_BY_ADDRESS};
+
+/// Whether any task on the host has a tag: the first thing every hook asks.
+#[inline(always)]
+pub fn any_tagged() -> bool {
+    LIVE.get(0).is_some_and(|live| *live != 0)
+}
+
+/// The task's tag.
+#[inline(always)]
+pub fn tag(task: Task) -> Option<Tag> {
+    let stored = TASKS.get(task.as_ptr());
+    // SAFETY: checked for null; task storage lives as long as the program runs.
+    if let Some(tag) = unsafe { stored.as_ref() }
+        && tag.is_set()
+    {
+        return Some(*tag);
+    }
+    if STORAGE_CAN_MISS.load() != 0 {
+        let address = task.0 as u64;
+        // SAFETY: copied at once; entries are not preallocated, so a removed one stays
+        // readable until the program ends.
+        if let Some(tag) = unsafe { TASKS_BY_ADDRESS.get(address) } {
+            emit::count(Counter::StorageMissed);
+            return Some(*tag);
+        }
+    }
+    None
+}
+
+/// Tags a task that has no tag yet. Fails when memory or a limit does.
+#[inline(always)]
+pub fn set_tag(task: Task, tag: &Tag) -> bool {
+    if STORAGE_CAN_MISS.load() != 0 {
+        let address = task.0 as u64;
+        if TASKS_BY_ADDRESS.insert(address, tag, 0).is_err() {
+            return false;
+        }
+    }
+    let stored = TASKS.get_or_create(task.as_ptr());
+    // SAFETY: checked for null; nobody else writes this task's storage now.
+    let Some(stored) = (unsafe { stored.as_mut() }) else {
+        if STORAGE_CAN_MISS.load() != 0 {
+            let address = task.0 as u64;
+            let _ = TASKS_BY_ADDRESS.remove(address);
+        }
+        return false;
+    };
+    *stored = *tag;
+    add_live(1);
+    add_to_run(tag, 1);
+    true
+}
+
+/// Forgets a task that is being freed; returns its tag and how many tasks its
+/// run has left. During an upgrade the old and the new program both come here:
+/// only the one that finds the tag and takes it away counts.
+#[inline(always)]
+pub fn clear_tag(task: Task) -> Option<(Tag, i64)> {
+    let tag = tag(task)?;
+    if STORAGE_CAN_MISS.load() != 0 {
+        let address = task.0 as u64;
+        if TASKS_BY_ADDRESS.remove(address).is_err() {
+            emit::count(Counter::UntagFailed);
+            return None;
+        }
+    } else {
+        let stored = TASKS.get(task.as_ptr());
+        // SAFETY: checked for null; the task is being freed, nobody else writes.
+        let stored = unsafe { stored.as_mut() }?;
+        stored.run_serial = 0;
+    }
+    let left = add_to_run(&tag, -1);
+    add_live(-1);
+    Some((tag, left))
+}
+
+/// Removes what an earlier task at this address left behind when its removal
+/// failed ([`Counter::UntagFailed`]): nobody inherits from a task long gone.
+#[inline(always)]
+pub fn forget_address(task: Task) {
+    if STORAGE_CAN_MISS.load() != 0 {
+        let address = task.0 as u64;
+        // SAFETY: only its presence is looked at.
+        if unsafe { TASKS_BY_ADDRESS.get(address) }.is_some() {
+            let _ = TASKS_BY_ADDRESS.remove(address);
+        }
+    }
+}
+
+#[inline(always)]
+fn add_live(by: i64) {
+    if let Some(live) = LIVE.get_ptr_mut(0) {
+        atomic::add_signed(live, by);
+    }
+}
+
+/// Returns the number of tasks after the change; 1 if the run is not that one any more.
+#[inline(always)]
+fn add_to_run(tag: &Tag, by: i64) -> i64 {
+    let Some(run) = RUNS.get_ptr_mut(tag.run) else {
+        return 1;
+    };
+    // SAFETY: map memory; the serial is written before the first task is tagged.
+    if unsafe { (*run).serial } != tag.run_serial {
+        return 1;
+    }
+    // SAFETY: a field of map memory; only its address is taken.
+    atomic::add_signed(unsafe { &raw mut (*run).tasks }, by) + by
+}

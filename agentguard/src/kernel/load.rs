@@ -1,0 +1,362 @@
+//! From the committed object to attached, pinned programs.
+//!
+//! Maps are pinned and taken over by a later daemon, so tags, runs and counters
+//! survive it. Links are pinned too, so the programs stay attached without it;
+//! a later daemon attaches its own programs first and only then replaces the
+//! pinned links, so there is no moment without a program.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use aya::programs::links::FdLink;
+use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, Iter, Lsm};
+use aya::{Ebpf, EbpfLoader};
+
+use super::btf::{self, Btf};
+use super::probe::Host;
+use super::programs::{Attach, PROGRAMS, Program, Role, offsets};
+use super::{Hook, KernelError, Options};
+
+/// The object that `cargo xtask build-ebpf` builds.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("agentguard.bpf.o");
+
+/// Maps that are pinned: everything but constants.
+pub const PINNED_MAPS: [&str; 19] = {
+    use agentguard_common::names::map;
+    [
+        map::TASKS,
+        map::TASKS_BY_ADDRESS,
+        map::LIVE,
+        map::ENROL,
+        map::RUNS,
+        map::HEADS,
+        map::POLICIES,
+        map::PATH_STARTS,
+        map::PATH_STATES,
+        map::PATH_TRANSITIONS,
+        map::PATH_ROWS,
+        map::GLOB_STATES,
+        map::NET_NODES,
+        map::NET_SETS,
+        map::NET_PORTS,
+        map::DENIALS,
+        map::AUDIT,
+        map::DECISIONS,
+        map::COUNTERS,
+    ]
+};
+
+/// Loaded and attached programs.
+pub struct Loaded {
+    /// Maps; the programs stay by their pinned links.
+    pub object: Ebpf,
+    /// Every program of the object and whether it is attached.
+    pub hooks: Vec<Hook>,
+    /// Why LSM programs are not attached, and what would change that.
+    pub lsm_obstacle: Option<(String, String)>,
+    /// What was found about the host.
+    pub host: Host,
+}
+
+/// Directory of pinned maps.
+#[must_use]
+pub fn maps_dir(options: &Options) -> PathBuf {
+    options.pins.join("maps")
+}
+
+/// Directory of pinned links.
+#[must_use]
+pub fn links_dir(options: &Options) -> PathBuf {
+    options.pins.join("links")
+}
+
+/// Loads, attaches and pins everything that this host takes.
+///
+/// # Errors
+/// A host without BTF or bpffs, or a program that must load and does not.
+pub fn load(options: &Options) -> Result<Loaded, KernelError> {
+    let host = Host::look();
+    let types = Btf::read(Path::new(btf::VMLINUX)).map_err(|error| KernelError::Failed {
+        what: "reading the kernel's type information".to_owned(),
+        cause: error.to_string(),
+        next: "use a kernel with CONFIG_DEBUG_INFO_BTF=y".to_owned(),
+    })?;
+    prepare_pins(options)?;
+    let mut lsm_obstacle = host.lsm_obstacle();
+    let aya_btf = aya::Btf::from_sys_fs().map_err(|error| failed("reading BTF", &error))?;
+    let mut object = open(options, &types, &host, lsm_obstacle.is_none())?;
+    if lsm_obstacle.is_none() {
+        lsm_obstacle = trial(&mut object, &aya_btf)?;
+        if lsm_obstacle.is_some() {
+            object = open(options, &types, &host, false)?;
+        }
+    }
+    let mut hooks = Vec::new();
+    for program in &PROGRAMS {
+        hooks.push(attach(&mut object, program, options, &types, &aya_btf, &lsm_obstacle)?);
+    }
+    drop(aya_btf);
+    remove_stale_links(options, &hooks);
+    // The kernel's types took tens of megabytes for a moment; give them back.
+    // SAFETY: malloc_trim only returns free memory to the kernel.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        nix::libc::malloc_trim(0);
+    }
+    Ok(Loaded { object, hooks, lsm_obstacle, host })
+}
+
+/// Opens the object with this kernel's constants, taking over pinned maps.
+fn open(options: &Options, types: &Btf, host: &Host, lsm: bool) -> Result<Ebpf, KernelError> {
+    let offsets = offsets(types).map_err(|error| failed("finding kernel structures", &error))?;
+    let can_miss = u8::from(host.storage_can_miss);
+    let lsm = u8::from(lsm);
+    let mut loader = EbpfLoader::new();
+    // The object needs no relocation against the kernel's types.
+    loader.btf(None).allow_unsupported_maps();
+    for (name, offset) in &offsets {
+        loader.override_global(name, offset, true);
+    }
+    loader.override_global("STORAGE_CAN_MISS", &can_miss, true);
+    loader.override_global("LSM_ATTACHED", &lsm, true);
+    let maps = maps_dir(options);
+    for name in PINNED_MAPS {
+        loader.map_pin_path(name, maps.join(name));
+    }
+    loader.load(OBJECT).map_err(|error| KernelError::Failed {
+        what: "opening the kernel object".to_owned(),
+        cause: chain(&error),
+        next: format!(
+            "if another version of AgentGuard left incompatible maps in {}, stop its runs and \
+             remove them with `agentguard daemon --unload`",
+            options.pins.display()
+        ),
+    })
+}
+
+/// Why the kernel refuses LSM programs, if it does: some refuse every program
+/// that needs a trampoline, whatever their list of modules says.
+fn trial(object: &mut Ebpf, aya_btf: &aya::Btf) -> Result<Option<(String, String)>, KernelError> {
+    let program: &mut Lsm = typed(object, "task_free")?;
+    match program.load("task_free", aya_btf) {
+        Ok(()) => {
+            program.unload().map_err(|error| failed("unloading the trial program", &error))?;
+            Ok(None)
+        }
+        Err(error) => Ok(Some((
+            format!("this kernel refuses LSM programs: {}", chain(&error)),
+            "use a kernel that accepts BPF LSM programs; hardened guests often refuse every \
+             program that needs a trampoline"
+                .to_owned(),
+        ))),
+    }
+}
+
+/// Loads and attaches one program, if its role asks for it here.
+fn attach(
+    object: &mut Ebpf,
+    program: &Program,
+    options: &Options,
+    types: &Btf,
+    aya_btf: &aya::Btf,
+    lsm_obstacle: &Option<(String, String)>,
+) -> Result<Hook, KernelError> {
+    let mut hook = Hook {
+        program: program.name,
+        attach: program.attach_name(),
+        attached: false,
+        reason: None,
+    };
+    hook.reason = match (program.role, lsm_obstacle) {
+        (Role::Lsm(_) | Role::LsmIfPresent(_), Some((why, _))) => Some(why.clone()),
+        (Role::Fallback(_), None) => Some("not needed: LSM programs are attached".to_owned()),
+        _ => program.fits(types).err(),
+    };
+    if hook.reason.is_some() {
+        return match program.role {
+            Role::Lsm(_) if lsm_obstacle.is_none() => Err(KernelError::Failed {
+                what: format!("attaching {}", program.name),
+                cause: hook.reason.unwrap_or_default(),
+                next: "report this kernel; AgentGuard does not know its form of the hook".to_owned(),
+            }),
+            _ => Ok(hook),
+        };
+    }
+    match place(object, program, options, aya_btf) {
+        Ok(()) => hook.attached = true,
+        // A stand-in that does not work is reported by `doctor`; everything else must.
+        Err(error) if matches!(program.role, Role::Fallback(_)) => {
+            hook.reason = Some(error.to_string());
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(hook)
+}
+
+fn place(
+    object: &mut Ebpf,
+    program: &Program,
+    options: &Options,
+    aya_btf: &aya::Btf,
+) -> Result<(), KernelError> {
+    let what = format!("loading {}", program.name);
+    let link: FdLink = match program.attach {
+        Attach::Lsm(hook, _) => {
+            let typed: &mut Lsm = typed(object, program.name)?;
+            typed.load(hook, aya_btf).map_err(|error| failed(&what, &error))?;
+            let id = typed.attach().map_err(|error| failed(&what, &error))?;
+            typed.take_link(id).map_err(|error| failed(&what, &error))?.into()
+        }
+        Attach::Tracepoint(name) => {
+            let typed: &mut BtfTracePoint = typed(object, program.name)?;
+            typed.load(name, aya_btf).map_err(|error| failed(&what, &error))?;
+            let id = typed.attach().map_err(|error| failed(&what, &error))?;
+            typed.take_link(id).map_err(|error| failed(&what, &error))?.into()
+        }
+        Attach::TaskIterator => {
+            let typed: &mut Iter = typed(object, program.name)?;
+            typed.load("task", aya_btf).map_err(|error| failed(&what, &error))?;
+            let id = typed.attach().map_err(|error| failed(&what, &error))?;
+            let link = typed.take_link(id).map_err(|error| failed(&what, &error))?;
+            link.try_into().map_err(|error| failed(&what, &error))?
+        }
+        Attach::Cgroup => {
+            let root = options.cgroup_root.as_deref().ok_or_else(|| KernelError::Failed {
+                what: what.clone(),
+                cause: "this host has no cgroup v2 hierarchy mounted".to_owned(),
+                next: "mount -t cgroup2 none /sys/fs/cgroup/unified, or set `cgroup_root`".to_owned(),
+            })?;
+            let cgroup = File::open(root).map_err(|error| failed(&what, &error))?;
+            let typed: &mut CgroupSockAddr = typed(object, program.name)?;
+            typed.load().map_err(|error| failed(&what, &error))?;
+            // A link always allows others beside it; the flag is for attaching without one.
+            let id = typed
+                .attach(cgroup, CgroupAttachMode::Single)
+                .map_err(|error| failed(&what, &error))?;
+            let link = typed.take_link(id).map_err(|error| failed(&what, &error))?;
+            link.try_into().map_err(|error| failed(&what, &error))?
+        }
+    };
+    pin(link, &links_dir(options), program.name)
+}
+
+/// Pins a link, replacing an older one in one step. (bpffs allows no dots in names.)
+fn pin(link: FdLink, dir: &Path, name: &str) -> Result<(), KernelError> {
+    let fresh = dir.join(format!("{name}_new"));
+    let _ = fs::remove_file(&fresh);
+    link.pin(&fresh).map_err(|error| failed(&format!("pinning {}", fresh.display()), &error))?;
+    let path = dir.join(name);
+    fs::rename(&fresh, &path).map_err(|error| failed(&format!("pinning {}", path.display()), &error))
+}
+
+/// Removes pinned links of programs that are not attached now: an earlier daemon
+/// may have attached others (a stand-in before a reboot-less change, an older version).
+fn remove_stale_links(options: &Options, hooks: &[Hook]) {
+    let Ok(entries) = fs::read_dir(links_dir(options)) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let current = hooks.iter().any(|hook| hook.attached && *hook.program == *name);
+        if !current && fs::remove_file(entry.path()).is_ok() {
+            tracing::info!(link = %entry.path().display(), "removed the link of an older program");
+        }
+    }
+}
+
+/// Makes the pin directories, on a bpffs.
+fn prepare_pins(options: &Options) -> Result<(), KernelError> {
+    let parent = options.pins.parent().unwrap_or(Path::new("/"));
+    if !is_bpffs(parent) {
+        if parent == Path::new("/sys/fs/bpf") {
+            let flags = nix::mount::MsFlags::MS_NOSUID
+                | nix::mount::MsFlags::MS_NODEV
+                | nix::mount::MsFlags::MS_NOEXEC;
+            let mounted =
+                nix::mount::mount(Some("bpf"), parent, Some("bpf"), flags, Some("mode=0700"));
+            mounted.map_err(|error| failed("mounting bpffs at /sys/fs/bpf", &error))?;
+        } else {
+            return Err(KernelError::Failed {
+                what: format!("pinning below {}", parent.display()),
+                cause: "it is not on a bpffs".to_owned(),
+                next: "choose a pin directory below /sys/fs/bpf, or mount a bpffs there".to_owned(),
+            });
+        }
+    }
+    for dir in [options.pins.clone(), maps_dir(options), links_dir(options)] {
+        if let Err(error) = fs::create_dir(&dir)
+            && error.kind() != std::io::ErrorKind::AlreadyExists
+        {
+            return Err(failed(&format!("making {}", dir.display()), &error));
+        }
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))
+            .map_err(|error| failed(&format!("protecting {}", dir.display()), &error))?;
+    }
+    Ok(())
+}
+
+/// Whether a directory is on a bpffs.
+#[must_use]
+pub fn is_bpffs(dir: &Path) -> bool {
+    nix::sys::statfs::statfs(dir)
+        .is_ok_and(|found| found.filesystem_type() == nix::sys::statfs::BPF_FS_MAGIC)
+}
+
+/// Removes every pin: programs detach, maps and tags go with them.
+///
+/// # Errors
+/// A pin that cannot be removed.
+pub fn unload(options: &Options) -> Result<Vec<PathBuf>, KernelError> {
+    let mut removed = Vec::new();
+    // Links first, so that no program runs on maps that are going.
+    for dir in [links_dir(options), maps_dir(options), options.pins.clone()] {
+        let entries = match fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(failed(&format!("reading {}", dir.display()), &error)),
+        };
+        for entry in entries.flatten().filter(|entry| !entry.path().is_dir()) {
+            fs::remove_file(entry.path())
+                .map_err(|error| failed(&format!("removing {}", entry.path().display()), &error))?;
+            removed.push(entry.path());
+        }
+        fs::remove_dir(&dir).map_err(|error| failed(&format!("removing {}", dir.display()), &error))?;
+    }
+    Ok(removed)
+}
+
+fn typed<'a, T>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut T, KernelError>
+where
+    &'a mut T: TryFrom<&'a mut aya::programs::Program>,
+{
+    let missing = || KernelError::Failed {
+        what: format!("finding program {name}"),
+        cause: "the built-in kernel object does not have it".to_owned(),
+        next: "rebuild it: cargo xtask build-ebpf".to_owned(),
+    };
+    object.program_mut(name).ok_or_else(missing)?.try_into().map_err(|_| missing())
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+pub(super) fn failed(what: &str, error: &dyn std::error::Error) -> KernelError {
+    KernelError::Failed {
+        what: what.to_owned(),
+        cause: chain(error),
+        next: "see `agentguard doctor` for what this host offers".to_owned(),
+    }
+}

@@ -1,0 +1,169 @@
+//! The programs of the kernel object and where they attach: the userspace twin
+//! of agentguard-ebpf's table of contents.
+
+use super::btf::{Btf, BtfError};
+
+/// Where a program attaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attach {
+    /// An LSM hook, with the number of parameters that the program expects.
+    Lsm(&'static str, usize),
+    /// A tracepoint with typed arguments.
+    Tracepoint(&'static str),
+    /// A task iterator, run by reading its pin.
+    TaskIterator,
+    /// The root cgroup.
+    Cgroup,
+}
+
+/// What a program is for, and so when it is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Needed everywhere: without it nothing works.
+    Core,
+    /// Decides, on hosts with BPF LSM.
+    Lsm(&'static str),
+    /// As `Lsm`, on kernels that have the hook.
+    LsmIfPresent(&'static str),
+    /// Stands in for LSM programs, on hosts that refuse them.
+    Fallback(&'static str),
+}
+
+/// One program.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// Name in the object.
+    pub name: &'static str,
+    /// Attach point.
+    pub attach: Attach,
+    /// Role; the string is the protection that it carries.
+    pub role: Role,
+}
+
+const fn lsm(name: &'static str, hook: &'static str, parameters: usize, of: &'static str) -> Program {
+    Program { name, attach: Attach::Lsm(hook, parameters), role: Role::Lsm(of) }
+}
+
+const fn cgroup(name: &'static str) -> Program {
+    Program { name, attach: Attach::Cgroup, role: Role::Fallback("network") }
+}
+
+/// All programs, inheritance first: a task is never decided about before its
+/// children would be tagged.
+pub const PROGRAMS: [Program; 25] = [
+    lsm("task_alloc", "task_alloc", 2, "identity"),
+    lsm("task_free", "task_free", 1, "identity"),
+    Program {
+        name: "task_newtask",
+        attach: Attach::Tracepoint("task_newtask"),
+        role: Role::Fallback("identity"),
+    },
+    Program {
+        name: "process_exit",
+        attach: Attach::Tracepoint("sched_process_exit"),
+        role: Role::Core,
+    },
+    Program {
+        name: "process_exec",
+        attach: Attach::Tracepoint("sched_process_exec"),
+        role: Role::Core,
+    },
+    Program { name: "enrol", attach: Attach::TaskIterator, role: Role::Core },
+    lsm("exec_check", "bprm_check_security", 1, "exec"),
+    lsm("file_open", "file_open", 1, "files"),
+    Program {
+        name: "file_truncate",
+        attach: Attach::Lsm("file_truncate", 1),
+        role: Role::LsmIfPresent("files"),
+    },
+    lsm("path_truncate", "path_truncate", 1, "files"),
+    lsm("path_mknod", "path_mknod", 4, "files"),
+    lsm("path_mkdir", "path_mkdir", 3, "files"),
+    lsm("path_symlink", "path_symlink", 3, "files"),
+    lsm("path_link", "path_link", 3, "files"),
+    lsm("path_rename", "path_rename", 5, "files"),
+    lsm("path_unlink", "path_unlink", 2, "files"),
+    lsm("path_rmdir", "path_rmdir", 2, "files"),
+    lsm("path_chmod", "path_chmod", 2, "files"),
+    lsm("path_chown", "path_chown", 3, "files"),
+    lsm("socket_connect", "socket_connect", 3, "network"),
+    lsm("socket_sendmsg", "socket_sendmsg", 3, "network"),
+    cgroup("cgroup_connect4"),
+    cgroup("cgroup_connect6"),
+    cgroup("cgroup_sendmsg4"),
+    cgroup("cgroup_sendmsg6"),
+];
+
+impl Program {
+    /// The attach point in the kernel's words.
+    #[must_use]
+    pub fn attach_name(&self) -> &'static str {
+        match self.attach {
+            Attach::Lsm(hook, _) => hook,
+            Attach::Tracepoint(name) => name,
+            Attach::TaskIterator => "task",
+            Attach::Cgroup => match self.name {
+                "cgroup_connect4" => "connect4",
+                "cgroup_connect6" => "connect6",
+                "cgroup_sendmsg4" => "sendmsg4",
+                _ => "sendmsg6",
+            },
+        }
+    }
+
+    /// Whether this kernel has the attach point in the expected form; the reason if not.
+    ///
+    /// # Errors
+    /// A sentence for people.
+    pub fn fits(&self, btf: &Btf) -> Result<(), String> {
+        let Attach::Lsm(hook, expected) = self.attach else {
+            return Ok(());
+        };
+        match btf.parameters(&format!("bpf_lsm_{hook}")) {
+            None => Err(format!("this kernel has no LSM hook {hook}")),
+            Some(found) if found == expected => Ok(()),
+            Some(found) => Err(format!(
+                "this kernel's LSM hook {hook} has {found} parameters, {expected} are expected"
+            )),
+        }
+    }
+}
+
+/// The kernel constants of the object: name in the object, structure, member.
+const OFFSETS: [(&str, &str, &str); 24] = [
+    ("FILE_DENTRY", "file", "f_path.dentry"),
+    ("FILE_FLAGS", "file", "f_flags"),
+    ("FILE_MODE", "file", "f_mode"),
+    ("PATH_DENTRY", "path", "dentry"),
+    ("DENTRY_PARENT", "dentry", "d_parent"),
+    ("DENTRY_NAME_LEN", "dentry", "d_name.hash_len"),
+    ("DENTRY_NAME", "dentry", "d_name.name"),
+    ("DENTRY_INODE", "dentry", "d_inode"),
+    ("DENTRY_SB", "dentry", "d_sb"),
+    ("SB_DEV", "super_block", "s_dev"),
+    ("SB_FLAGS", "super_block", "s_flags"),
+    ("SB_ROOT", "super_block", "s_root"),
+    ("INODE_MODE", "inode", "i_mode"),
+    ("INODE_RDEV", "inode", "i_rdev"),
+    ("INODE_INO", "inode", "i_ino"),
+    ("BPRM_FILE", "linux_binprm", "file"),
+    ("TASK_TGID", "task_struct", "tgid"),
+    ("TASK_PID", "task_struct", "pid"),
+    ("TASK_REAL_PARENT", "task_struct", "real_parent"),
+    ("TASK_EXIT_CODE", "task_struct", "exit_code"),
+    ("SOCKET_SK", "socket", "sk"),
+    ("SK_PROTOCOL", "sock", "sk_protocol"),
+    ("SK_FAMILY", "sock", "__sk_common.skc_family"),
+    ("MSG_NAME", "msghdr", "msg_name"),
+];
+
+/// Offsets of the running kernel, by name in the object.
+///
+/// # Errors
+/// A structure or member that this kernel does not have.
+pub fn offsets(btf: &Btf) -> Result<Vec<(&'static str, u64)>, BtfError> {
+    OFFSETS
+        .iter()
+        .map(|(name, structure, member)| Ok((*name, btf.member(structure, member)?)))
+        .collect()
+}

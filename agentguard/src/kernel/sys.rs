@@ -1,0 +1,150 @@
+//! The few `bpf(2)` commands that aya does not wrap: task storage by pidfd, and
+//! batched updates. Source: include/uapi/linux/bpf.h.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+const MAP_LOOKUP_ELEM: i64 = 1;
+const MAP_DELETE_ELEM: i64 = 3;
+const MAP_GET_NEXT_KEY: i64 = 4;
+const MAP_UPDATE_BATCH: i64 = 26;
+
+/// `union bpf_attr` for commands on one element.
+#[repr(C)]
+#[derive(Default)]
+struct Element {
+    map_fd: u32,
+    pad: u32,
+    key: u64,
+    value_or_next: u64,
+    flags: u64,
+}
+
+/// `union bpf_attr` for commands on many elements.
+#[repr(C)]
+#[derive(Default)]
+struct Batch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+fn bpf<T>(command: i64, attributes: &mut T) -> io::Result<()> {
+    let size = size_of::<T>();
+    // SAFETY: `attributes` is a live, correctly laid out attribute block of `size`
+    // bytes; the pointers inside it are to buffers that the callers below keep alive.
+    let result = unsafe {
+        nix::libc::syscall(nix::libc::SYS_bpf, command, std::ptr::from_mut(attributes), size)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn raw(map: BorrowedFd<'_>) -> u32 {
+    map.as_raw_fd().unsigned_abs()
+}
+
+/// Looks up one element; `None` if there is none.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn lookup<K: aya::Pod, V: aya::Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    let mut value = std::mem::MaybeUninit::<V>::zeroed();
+    let mut attributes = Element {
+        map_fd: raw(map),
+        key: std::ptr::from_ref(key) as u64,
+        value_or_next: value.as_mut_ptr() as u64,
+        ..Element::default()
+    };
+    match bpf(MAP_LOOKUP_ELEM, &mut attributes) {
+        // SAFETY: the kernel filled it in; it was zeroed, and any bits are a valid Pod.
+        Ok(()) => Ok(Some(unsafe { value.assume_init() })),
+        Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Deletes one element; it is no error if there is none.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn delete<K: aya::Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
+    let mut attributes =
+        Element { map_fd: raw(map), key: std::ptr::from_ref(key) as u64, ..Element::default() };
+    match bpf(MAP_DELETE_ELEM, &mut attributes) {
+        Err(error) if error.raw_os_error() != Some(nix::libc::ENOENT) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Every key of a map. Entries added meanwhile may or may not be among them.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn keys<K: aya::Pod>(map: BorrowedFd<'_>) -> io::Result<Vec<K>> {
+    let mut keys: Vec<K> = Vec::new();
+    loop {
+        let mut next = std::mem::MaybeUninit::<K>::zeroed();
+        let mut attributes = Element {
+            map_fd: raw(map),
+            key: keys.last().map_or(0, |key| std::ptr::from_ref(key) as u64),
+            value_or_next: next.as_mut_ptr() as u64,
+            ..Element::default()
+        };
+        match bpf(MAP_GET_NEXT_KEY, &mut attributes) {
+            // SAFETY: as in `lookup`.
+            Ok(()) => keys.push(unsafe { next.assume_init() }),
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => return Ok(keys),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Sets many elements in one call; `keys` and `values` are of equal length.
+///
+/// # Errors
+/// The kernel's answer; some elements may have been set.
+pub fn update_batch<K: aya::Pod, V: aya::Pod>(
+    map: BorrowedFd<'_>,
+    keys: &[K],
+    values: &[V],
+) -> io::Result<()> {
+    let count = keys.len().min(values.len());
+    if count == 0 {
+        return Ok(());
+    }
+    let mut attributes = Batch {
+        keys: keys.as_ptr() as u64,
+        values: values.as_ptr() as u64,
+        count: u32::try_from(count).map_err(io::Error::other)?,
+        map_fd: raw(map),
+        ..Batch::default()
+    };
+    bpf(MAP_UPDATE_BATCH, &mut attributes)
+}
+
+/// Waits until every program that was running when this was called has ended:
+/// `MEMBARRIER_CMD_GLOBAL` waits for an RCU grace period, and hooks run inside one.
+///
+/// # Errors
+/// The kernel's answer (`EINVAL` on kernels booted with `nohz_full`).
+pub fn wait_for_running_programs() -> io::Result<()> {
+    const MEMBARRIER_CMD_GLOBAL: i64 = 1;
+    // SAFETY: membarrier takes no pointers.
+    let result =
+        unsafe { nix::libc::syscall(nix::libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Nanoseconds of `CLOCK_BOOTTIME`, the kernel programs' clock.
+#[must_use]
+pub fn boot_time() -> u64 {
+    let mut time = nix::libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a live timespec.
+    unsafe { nix::libc::clock_gettime(nix::libc::CLOCK_BOOTTIME, &raw mut time) };
+    time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
+}
