@@ -92,6 +92,8 @@ type Outcome = Result<(), Ending>;
 /// Identity for AI agents, held and enforced by the kernel.
 #[derive(Debug, Parser)]
 #[command(
+    name = "agentguard",
+    bin_name = "agentguard",
     version,
     propagate_version = true,
     disable_help_subcommand = true,

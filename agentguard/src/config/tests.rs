@@ -111,13 +111,74 @@ log: { level: 3 }
 slice: nothing
 accept_degraded: files
 ",
-        &expect![[r#""#]],
+        &expect![[r#"
+            error: /etc/agentguard/agentguard.yaml:1:1: unknown key `agents-dir` in the configuration
+              |
+            1 | agents-dir: /a
+              | ^^^^^^^^^^
+            help: did you mean `agents_dir`?
+
+            error: /etc/agentguard/agentguard.yaml:2:12: `relative` is not an absolute path
+              |
+            2 | state_dir: relative
+              |            ^^^^^^^^
+            help: the daemon has no directory of its own to start from: begin with `/`
+
+            error: /etc/agentguard/agentguard.yaml:3:20: `localhost` is not an address with a port
+              |
+            3 | metrics: { listen: localhost, tls: { cert: /c } }
+              |                    ^^^^^^^^^
+            help: write it as 127.0.0.1:9470 or [::1]:9470, or null to serve no metrics
+
+            error: /etc/agentguard/agentguard.yaml:3:31: missing key `key` in metrics.tls
+              |
+            3 | metrics: { listen: localhost, tls: { cert: /c } }
+              |                               ^^^
+            help: write `key: /path/of/key.pem`
+
+            error: /etc/agentguard/agentguard.yaml:4:18: ledger.fsync cannot be `sometimes`
+              |
+            4 | ledger: { fsync: sometimes }
+              |                  ^^^^^^^^^
+            help: valid here: always, interval, never
+
+            error: /etc/agentguard/agentguard.yaml:5:15: log.level must be text, not the number `3`
+              |
+            5 | log: { level: 3 }
+              |               ^
+            help: put it in quotes: "3"
+
+            error: /etc/agentguard/agentguard.yaml:6:8: `nothing` is not the name of a slice
+              |
+            6 | slice: nothing
+              |        ^^^^^^^
+            help: write a name like agentguard.slice
+
+            error: /etc/agentguard/agentguard.yaml:7:18: accept_degraded must be a list, not the text `files`
+              |
+            7 | accept_degraded: files
+              |                  ^^^^^
+            help: write a list: ["files"]"#]],
     );
 }
 
 #[test]
 fn settings_that_contradict_each_other() {
-    refused("ledger: { fsync: always, interval: 5s }", &expect![[r#""#]]);
-    refused("ledger: { interval: 2h }", &expect![[r#""#]]);
-    refused("state_dir: /a\n---\nstate_dir: /b\n", &expect![[r#""#]]);
+    refused("ledger: { fsync: always, interval: 5s }", &expect![[r#"
+        error: /etc/agentguard/agentguard.yaml:1:26: ledger.interval has no meaning with this ledger.fsync
+          |
+        1 | ledger: { fsync: always, interval: 5s }
+          |                          ^^^^^^^^
+        help: remove it, or write `fsync: interval`"#]]);
+    refused("ledger: { interval: 2h }", &expect![[r#"
+        error: /etc/agentguard/agentguard.yaml:1:21: `2h` is not between 1s and 1h
+          |
+        1 | ledger: { interval: 2h }
+          |                     ^^"#]]);
+    refused("state_dir: /a\n---\nstate_dir: /b\n", &expect![[r#"
+        error: /etc/agentguard/agentguard.yaml:3:1: the configuration is one document, and another begins here
+          |
+        3 | state_dir: /b
+          | ^
+        help: keep one of them"#]]);
 }
