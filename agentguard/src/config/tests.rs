@@ -164,21 +164,30 @@ accept_degraded: files
 
 #[test]
 fn settings_that_contradict_each_other() {
-    refused("ledger: { fsync: always, interval: 5s }", &expect![[r#"
+    refused(
+        "ledger: { fsync: always, interval: 5s }",
+        &expect![[r#"
         error: /etc/agentguard/agentguard.yaml:1:26: ledger.interval has no meaning with this ledger.fsync
           |
         1 | ledger: { fsync: always, interval: 5s }
           |                          ^^^^^^^^
-        help: remove it, or write `fsync: interval`"#]]);
-    refused("ledger: { interval: 2h }", &expect![[r#"
+        help: remove it, or write `fsync: interval`"#]],
+    );
+    refused(
+        "ledger: { interval: 2h }",
+        &expect![[r#"
         error: /etc/agentguard/agentguard.yaml:1:21: `2h` is not between 1s and 1h
           |
         1 | ledger: { interval: 2h }
-          |                     ^^"#]]);
-    refused("state_dir: /a\n---\nstate_dir: /b\n", &expect![[r#"
+          |                     ^^"#]],
+    );
+    refused(
+        "state_dir: /a\n---\nstate_dir: /b\n",
+        &expect![[r#"
         error: /etc/agentguard/agentguard.yaml:3:1: the configuration is one document, and another begins here
           |
         3 | state_dir: /b
           | ^
-        help: keep one of them"#]]);
+        help: keep one of them"#]],
+    );
 }

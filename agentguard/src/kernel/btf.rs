@@ -25,7 +25,9 @@ pub enum BtfError {
     #[error("malformed BTF: {0}")]
     Malformed(&'static str),
     /// The kernel has no such structure or member.
-    #[error("this kernel's BTF has no `{structure}.{member}`; AgentGuard does not know this kernel")]
+    #[error(
+        "this kernel's BTF has no `{structure}.{member}`; AgentGuard does not know this kernel"
+    )]
     NoMember {
         /// Structure.
         structure: &'static str,
@@ -82,11 +84,17 @@ impl Btf {
         if word(&data, 0).ok_or(malformed("short header"))? & 0xffff != 0xeb9f {
             return Err(malformed("wrong magic number (or foreign byte order)"));
         }
-        let field = |at| word(&data, at).map(|value| value as usize).ok_or(malformed("short header"));
+        let field = |at| {
+            word(&data, at)
+                .map(|value| value as usize)
+                .ok_or(malformed("short header"))
+        };
         let header = field(4)?;
         let (types_at, types_len) = (header + field(8)?, field(12)?);
         let strings = header + field(16)?;
-        let end = types_at.checked_add(types_len).ok_or(malformed("type section overflows"))?;
+        let end = types_at
+            .checked_add(types_len)
+            .ok_or(malformed("type section overflows"))?;
         if end > data.len() || strings > data.len() {
             return Err(malformed("sections reach past the end"));
         }
@@ -102,7 +110,8 @@ impl Btf {
             let info = word(&btf.data, at + 4).ok_or(malformed("short type"))?;
             let (kind, count) = (info >> 24 & 0x1f, (info & 0xffff) as usize);
             let extra = extra_bytes(kind, count).ok_or(malformed("unknown type kind"))?;
-            btf.types.push(u32::try_from(at).map_err(|_| malformed("too large"))?);
+            btf.types
+                .push(u32::try_from(at).map_err(|_| malformed("too large"))?);
             let id = u32::try_from(btf.types.len()).map_err(|_| malformed("too many types"))?;
             let name = btf.name(at).unwrap_or_default().to_vec();
             match kind {
@@ -180,7 +189,11 @@ impl Btf {
             let entry = at + 12 + index * 12;
             let kind_of = word(&self.data, entry + 4)?;
             let raw = word(&self.data, entry + 8)?;
-            let bits = if has_bit_fields { raw & 0x00ff_ffff } else { raw };
+            let bits = if has_bit_fields {
+                raw & 0x00ff_ffff
+            } else {
+                raw
+            };
             let name = self.name(entry)?;
             if name == member {
                 return Some((bits, kind_of));
@@ -209,7 +222,9 @@ impl Btf {
     }
 
     fn at(&self, id: u32) -> Option<usize> {
-        self.types.get(id.checked_sub(1)? as usize).map(|at| *at as usize)
+        self.types
+            .get(id.checked_sub(1)? as usize)
+            .map(|at| *at as usize)
     }
 
     fn name(&self, at: usize) -> Option<&[u8]> {

@@ -93,7 +93,14 @@ pub fn load(options: &Options) -> Result<Loaded, KernelError> {
     }
     let mut hooks = Vec::new();
     for program in &PROGRAMS {
-        hooks.push(attach(&mut object, program, options, &types, &aya_btf, &lsm_obstacle)?);
+        hooks.push(attach(
+            &mut object,
+            program,
+            options,
+            &types,
+            &aya_btf,
+            &lsm_obstacle,
+        )?);
     }
     drop(aya_btf);
     remove_stale_links(options, &hooks);
@@ -103,7 +110,12 @@ pub fn load(options: &Options) -> Result<Loaded, KernelError> {
     unsafe {
         nix::libc::malloc_trim(0);
     }
-    Ok(Loaded { object, hooks, lsm_obstacle, host })
+    Ok(Loaded {
+        object,
+        hooks,
+        lsm_obstacle,
+        host,
+    })
 }
 
 /// Opens the object with this kernel's constants, taking over pinned maps.
@@ -140,7 +152,9 @@ fn trial(object: &mut Ebpf, aya_btf: &aya::Btf) -> Result<Option<(String, String
     let program: &mut Lsm = typed(object, "task_free")?;
     match program.load("task_free", aya_btf) {
         Ok(()) => {
-            program.unload().map_err(|error| failed("unloading the trial program", &error))?;
+            program
+                .unload()
+                .map_err(|error| failed("unloading the trial program", &error))?;
             Ok(None)
         }
         Err(error) => Ok(Some((
@@ -177,7 +191,8 @@ fn attach(
             Role::Lsm(_) if lsm_obstacle.is_none() => Err(KernelError::Failed {
                 what: format!("attaching {}", program.name),
                 cause: hook.reason.unwrap_or_default(),
-                next: "report this kernel; AgentGuard does not know its form of the hook".to_owned(),
+                next: "report this kernel; AgentGuard does not know its form of the hook"
+                    .to_owned(),
             }),
             _ => Ok(hook),
         };
@@ -203,29 +218,45 @@ fn place(
     let link: FdLink = match program.attach {
         Attach::Lsm(hook, _) => {
             let typed: &mut Lsm = typed(object, program.name)?;
-            typed.load(hook, aya_btf).map_err(|error| failed(&what, &error))?;
+            typed
+                .load(hook, aya_btf)
+                .map_err(|error| failed(&what, &error))?;
             let id = typed.attach().map_err(|error| failed(&what, &error))?;
-            typed.take_link(id).map_err(|error| failed(&what, &error))?.into()
+            typed
+                .take_link(id)
+                .map_err(|error| failed(&what, &error))?
+                .into()
         }
         Attach::Tracepoint(name) => {
             let typed: &mut BtfTracePoint = typed(object, program.name)?;
-            typed.load(name, aya_btf).map_err(|error| failed(&what, &error))?;
+            typed
+                .load(name, aya_btf)
+                .map_err(|error| failed(&what, &error))?;
             let id = typed.attach().map_err(|error| failed(&what, &error))?;
-            typed.take_link(id).map_err(|error| failed(&what, &error))?.into()
+            typed
+                .take_link(id)
+                .map_err(|error| failed(&what, &error))?
+                .into()
         }
         Attach::TaskIterator => {
             let typed: &mut Iter = typed(object, program.name)?;
-            typed.load("task", aya_btf).map_err(|error| failed(&what, &error))?;
+            typed
+                .load("task", aya_btf)
+                .map_err(|error| failed(&what, &error))?;
             let id = typed.attach().map_err(|error| failed(&what, &error))?;
             let link = typed.take_link(id).map_err(|error| failed(&what, &error))?;
             link.try_into().map_err(|error| failed(&what, &error))?
         }
         Attach::Cgroup => {
-            let root = options.cgroup_root.as_deref().ok_or_else(|| KernelError::Failed {
-                what: what.clone(),
-                cause: "this host has no cgroup v2 hierarchy mounted".to_owned(),
-                next: "mount -t cgroup2 none /sys/fs/cgroup/unified, or set `cgroup_root`".to_owned(),
-            })?;
+            let root = options
+                .cgroup_root
+                .as_deref()
+                .ok_or_else(|| KernelError::Failed {
+                    what: what.clone(),
+                    cause: "this host has no cgroup v2 hierarchy mounted".to_owned(),
+                    next: "mount -t cgroup2 none /sys/fs/cgroup/unified, or set `cgroup_root`"
+                        .to_owned(),
+                })?;
             let cgroup = File::open(root).map_err(|error| failed(&what, &error))?;
             let typed: &mut CgroupSockAddr = typed(object, program.name)?;
             typed.load().map_err(|error| failed(&what, &error))?;
@@ -244,9 +275,11 @@ fn place(
 fn pin(link: FdLink, dir: &Path, name: &str) -> Result<(), KernelError> {
     let fresh = dir.join(format!("{name}_new"));
     let _ = fs::remove_file(&fresh);
-    link.pin(&fresh).map_err(|error| failed(&format!("pinning {}", fresh.display()), &error))?;
+    link.pin(&fresh)
+        .map_err(|error| failed(&format!("pinning {}", fresh.display()), &error))?;
     let path = dir.join(name);
-    fs::rename(&fresh, &path).map_err(|error| failed(&format!("pinning {}", path.display()), &error))
+    fs::rename(&fresh, &path)
+        .map_err(|error| failed(&format!("pinning {}", path.display()), &error))
 }
 
 /// Removes pinned links of programs that are not attached now: an earlier daemon
@@ -257,7 +290,9 @@ fn remove_stale_links(options: &Options, hooks: &[Hook]) {
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let current = hooks.iter().any(|hook| hook.attached && *hook.program == *name);
+        let current = hooks
+            .iter()
+            .any(|hook| hook.attached && *hook.program == *name);
         if !current && fs::remove_file(entry.path()).is_ok() {
             tracing::info!(link = %entry.path().display(), "removed the link of an older program");
         }
@@ -321,7 +356,8 @@ pub fn unload(options: &Options) -> Result<Vec<PathBuf>, KernelError> {
                 .map_err(|error| failed(&format!("removing {}", entry.path().display()), &error))?;
             removed.push(entry.path());
         }
-        fs::remove_dir(&dir).map_err(|error| failed(&format!("removing {}", dir.display()), &error))?;
+        fs::remove_dir(&dir)
+            .map_err(|error| failed(&format!("removing {}", dir.display()), &error))?;
     }
     Ok(removed)
 }
@@ -335,7 +371,11 @@ where
         cause: "the built-in kernel object does not have it".to_owned(),
         next: "rebuild it: cargo xtask build-ebpf".to_owned(),
     };
-    object.program_mut(name).ok_or_else(missing)?.try_into().map_err(|_| missing())
+    object
+        .program_mut(name)
+        .ok_or_else(missing)?
+        .try_into()
+        .map_err(|_| missing())
 }
 
 /// An error with its causes, on one line.

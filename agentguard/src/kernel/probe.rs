@@ -29,10 +29,13 @@ impl Host {
     pub fn look() -> Self {
         let modules = modules();
         let parsed = Btf::read(Path::new(btf::VMLINUX));
-        let storage_can_miss =
-            parsed.as_ref().is_ok_and(|btf| !btf.has_function("bpf_task_storage_get_recur"));
+        let storage_can_miss = parsed
+            .as_ref()
+            .is_ok_and(|btf| !btf.has_function("bpf_task_storage_get_recur"));
         Self {
-            landlock: modules.as_ref().is_some_and(|list| list.iter().any(|name| name == "landlock")),
+            landlock: modules
+                .as_ref()
+                .is_some_and(|list| list.iter().any(|name| name == "landlock")),
             modules,
             btf: parsed.map(|_| ()).map_err(|error| error.to_string()),
             storage_can_miss,
@@ -53,7 +56,10 @@ impl Host {
             )),
             Some(list) if list.iter().any(|name| name == "bpf") => None,
             Some(list) => Some((
-                format!("the kernel's security modules are {}, without `bpf`", list.join(",")),
+                format!(
+                    "the kernel's security modules are {}, without `bpf`",
+                    list.join(",")
+                ),
                 format!("add to the kernel command line: lsm={},bpf", list.join(",")),
             )),
         }

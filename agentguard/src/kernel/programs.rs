@@ -40,12 +40,25 @@ pub struct Program {
     pub role: Role,
 }
 
-const fn lsm(name: &'static str, hook: &'static str, parameters: usize, of: &'static str) -> Program {
-    Program { name, attach: Attach::Lsm(hook, parameters), role: Role::Lsm(of) }
+const fn lsm(
+    name: &'static str,
+    hook: &'static str,
+    parameters: usize,
+    of: &'static str,
+) -> Program {
+    Program {
+        name,
+        attach: Attach::Lsm(hook, parameters),
+        role: Role::Lsm(of),
+    }
 }
 
 const fn cgroup(name: &'static str) -> Program {
-    Program { name, attach: Attach::Cgroup, role: Role::Fallback("network") }
+    Program {
+        name,
+        attach: Attach::Cgroup,
+        role: Role::Fallback("network"),
+    }
 }
 
 /// All programs, inheritance first: a task is never decided about before its
@@ -68,7 +81,11 @@ pub const PROGRAMS: [Program; 25] = [
         attach: Attach::Tracepoint("sched_process_exec"),
         role: Role::Core,
     },
-    Program { name: "enrol", attach: Attach::TaskIterator, role: Role::Core },
+    Program {
+        name: "enrol",
+        attach: Attach::TaskIterator,
+        role: Role::Core,
+    },
     lsm("exec_check", "bprm_check_security", 1, "exec"),
     lsm("file_open", "file_open", 1, "files"),
     Program {

@@ -39,9 +39,18 @@ fn bpf<T>(command: i64, attributes: &mut T) -> io::Result<()> {
     // SAFETY: `attributes` is a live, correctly laid out attribute block of `size`
     // bytes; the pointers inside it are to buffers that the callers below keep alive.
     let result = unsafe {
-        nix::libc::syscall(nix::libc::SYS_bpf, command, std::ptr::from_mut(attributes), size)
+        nix::libc::syscall(
+            nix::libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attributes),
+            size,
+        )
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 fn raw(map: BorrowedFd<'_>) -> u32 {
@@ -73,8 +82,11 @@ pub fn lookup<K: aya::Pod, V: aya::Pod>(map: BorrowedFd<'_>, key: &K) -> io::Res
 /// # Errors
 /// The kernel's answer.
 pub fn delete<K: aya::Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
-    let mut attributes =
-        Element { map_fd: raw(map), key: std::ptr::from_ref(key) as u64, ..Element::default() };
+    let mut attributes = Element {
+        map_fd: raw(map),
+        key: std::ptr::from_ref(key) as u64,
+        ..Element::default()
+    };
     match bpf(MAP_DELETE_ELEM, &mut attributes) {
         Err(error) if error.raw_os_error() != Some(nix::libc::ENOENT) => Err(error),
         _ => Ok(()),
@@ -137,13 +149,20 @@ pub fn wait_for_running_programs() -> io::Result<()> {
     // SAFETY: membarrier takes no pointers.
     let result =
         unsafe { nix::libc::syscall(nix::libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Nanoseconds of `CLOCK_BOOTTIME`, the kernel programs' clock.
 #[must_use]
 pub fn boot_time() -> u64 {
-    let mut time = nix::libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = nix::libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: a live timespec.
     unsafe { nix::libc::clock_gettime(nix::libc::CLOCK_BOOTTIME, &raw mut time) };
     time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()

@@ -37,7 +37,13 @@ impl<T: aya::Pod> Table<T> {
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a fresh shared mapping at an address of the kernel's choice.
         let base = unsafe { mmap(None, length, protection, MapFlags::MAP_SHARED, fd, 0) }?;
-        Ok(Self { base: base.cast(), bytes, stride, len, element: PhantomData })
+        Ok(Self {
+            base: base.cast(),
+            bytes,
+            stride,
+            len,
+            element: PhantomData,
+        })
     }
 
     /// Number of elements.
@@ -64,7 +70,8 @@ impl<T: aya::Pod> Table<T> {
     #[must_use]
     pub fn get(&self, index: u32) -> Option<T> {
         // SAFETY: inside the mapping and aligned; any bits are a valid Pod.
-        self.at(index).map(|element| unsafe { element.read_volatile() })
+        self.at(index)
+            .map(|element| unsafe { element.read_volatile() })
     }
 
     /// Sets an element that no program reads yet.

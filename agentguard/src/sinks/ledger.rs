@@ -105,7 +105,7 @@ pub struct HealthReport {
     pub lost: u64,
     /// Records waiting.
     pub queued: u64,
-    /// What the last failed write said.
+    /// How writing last began to fail.
     pub last_error: Option<String>,
 }
 
@@ -132,12 +132,14 @@ impl Health {
 
     fn failed(&self, error: &FileError) {
         self.errors.fetch_add(1, Ordering::Relaxed);
-        let text = error.to_string();
-        if !self.failing.swap(true, Ordering::Relaxed) {
-            tracing::error!(
-                "the ledger cannot be written: {text}; records wait in memory and are lost, counted, when {QUEUE} wait; make room or repair the disk"
-            );
+        // The first failure is the cause; those that follow from it would hide it.
+        if self.failing.swap(true, Ordering::Relaxed) {
+            return;
         }
+        let text = error.to_string();
+        tracing::error!(
+            "the ledger cannot be written: {text}; records wait in memory and are lost, counted, when {QUEUE} wait; make room or repair the disk"
+        );
         *self
             .last_error
             .lock()

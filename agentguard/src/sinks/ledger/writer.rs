@@ -95,6 +95,12 @@ impl Writer {
         Ok(writer)
     }
 
+    /// Writes somewhere else, to try what happens there.
+    #[cfg(test)]
+    pub fn write_to(&mut self, file: File) {
+        self.file = file;
+    }
+
     fn show_path(&self) {
         let shown = self.path.display().to_string();
         *self
