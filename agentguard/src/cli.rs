@@ -2,7 +2,7 @@
 
 mod agents;
 mod check;
-mod client;
+pub(crate) mod client;
 mod daemon;
 mod doctor;
 mod events;

@@ -111,12 +111,12 @@ fn run_with(config: Config, port: Box<dyn Port>) -> Result<(), DaemonError> {
 }
 
 /// A daemon at work.
-struct Daemon {
+pub(crate) struct Daemon {
     base: Base,
     loader: Arc<Loader>,
     notifier: Arc<Notifier>,
     tls: Option<Arc<crate::exporter::tls::Tls>>,
-    api: control::Serving,
+    pub(crate) api: control::Serving,
     /// Whatever else works until the end.
     tasks: JoinSet<()>,
 }
@@ -167,7 +167,7 @@ impl Daemon {
 
     /// Takes the daemon apart: no new requests, the rings emptied, the ledger
     /// on the disk, and clients told the end.
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.notifier.stopping();
         tracing::info!("stopping");
         self.api.accept_no_more();
@@ -271,4 +271,4 @@ pub fn unload(config: &Config) -> Result<Vec<String>, DaemonError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

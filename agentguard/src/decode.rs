@@ -343,7 +343,7 @@ mod tests {
             state
         };
         let mut decoded = 0;
-        for _ in 0..200_000 {
+        for _ in 0..50_000 {
             let mut head = header(Kind::Path);
             let [kind, verb, verdict, reason, mode, flags, tail_len, _] = next().to_ne_bytes();
             (head.kind, head.verb, head.verdict) = (kind % 8, verb % 10, verdict % 5);

@@ -1,6 +1,7 @@
 //! What the unit tests share: records, manifests, runs, and a kernel that is
 //! not one.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -185,7 +186,7 @@ pub struct Fake {
     pub tagged: Vec<(u32, Tag)>,
     pub decisions: Vec<DecisionCount>,
     pub counters: Vec<u64>,
-    pub ring: Vec<RawRecord>,
+    pub ring: VecDeque<RawRecord>,
     pub refuse_policy: Option<String>,
     pub refuse_enrol: Option<String>,
     next_serial: u64,
@@ -208,7 +209,7 @@ impl FakePort {
             tagged: Vec::new(),
             decisions: Vec::new(),
             counters: vec![0; Counter::COUNT],
-            ring: Vec::new(),
+            ring: VecDeque::new(),
             refuse_policy: None,
             refuse_enrol: None,
             next_serial: 77,
@@ -233,7 +234,7 @@ impl FakePort {
                 run.denials += u64::from(record.header.verdict != Verdict::Allow as u8);
                 record.header.run_seq = run.events;
             }
-            state.ring.push(record);
+            state.ring.push_back(record);
         }
         drop(state);
         self.wake.write(1).unwrap();

@@ -22,12 +22,12 @@ const HEAD_BYTES: usize = 16 * 1024;
 const DOCUMENT_BYTES: u64 = 64 * 1024 * 1024;
 
 /// A GET that answers with a document.
-pub(super) fn get<T: DeserializeOwned>(socket: &Path, target: &str) -> Result<T, Ending> {
+pub(crate) fn get<T: DeserializeOwned>(socket: &Path, target: &str) -> Result<T, Ending> {
     document(open(socket, "GET", target, &[], Some(ANSWER))?)
 }
 
 /// A POST that answers with a document.
-pub(super) fn post<T: DeserializeOwned>(
+pub(crate) fn post<T: DeserializeOwned>(
     socket: &Path,
     target: &str,
     body: Option<&impl Serialize>,
@@ -41,7 +41,7 @@ pub(super) fn post<T: DeserializeOwned>(
 }
 
 /// A GET that answers with lines, for as long as the daemon sends them.
-pub(super) fn stream(
+pub(crate) fn stream(
     socket: &Path,
     target: &str,
     wait: Option<Duration>,

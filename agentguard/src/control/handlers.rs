@@ -1,11 +1,12 @@
 //! What each endpoint does.
 
 use std::collections::{BTreeMap, HashSet};
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Request;
-use hyper::body::Incoming;
+use hyper::body::Body as HttpBody;
 use uuid::Uuid;
 
 use super::Control;
@@ -26,7 +27,11 @@ use crate::sinks::subscribers::{Filter, Scope};
 
 impl Control {
     /// Answers one request of this peer.
-    pub(super) async fn answer(&self, peer: &Peer, request: Request<Incoming>) -> Answer {
+    pub(super) async fn answer<B>(&self, peer: &Peer, request: Request<B>) -> Answer
+    where
+        B: HttpBody,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
         let uri = request.uri();
         let route = request::route(request.method(), uri.path(), uri.query())?;
         let role = self.role(peer).await?;

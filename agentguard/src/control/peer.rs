@@ -88,10 +88,15 @@ impl Peer {
             .ok_or_else(|| io::Error::other("its status has no number of threads"))
     }
 
-    /// This process, as if it had connected.
+    /// This process, as if it had connected as this user.
     #[cfg(test)]
     pub fn this_process(uid: u32, groups: Vec<u32>) -> Self {
-        let pid = std::process::id();
+        Self::process(std::process::id(), uid, groups)
+    }
+
+    /// A process, as if it had connected as this user.
+    #[cfg(test)]
+    pub fn process(pid: u32, uid: u32, groups: Vec<u32>) -> Self {
         Self {
             pid,
             uid,

@@ -1,11 +1,12 @@
 //! Reading requests: routes, queries, bodies, with limits.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 
 use agentguard_common::verdict::Verdict;
 use http_body_util::{BodyExt, Limited};
 use hyper::Method;
-use hyper::body::Incoming;
+use hyper::body::Body;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
@@ -159,7 +160,12 @@ impl<'a> Query<'a> {
 }
 
 /// Reads a JSON body.
-pub(super) async fn body<T: DeserializeOwned>(body: Incoming) -> Result<T, Failed> {
+pub(super) async fn body<T, B>(body: B) -> Result<T, Failed>
+where
+    T: DeserializeOwned,
+    B: Body,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
     let bytes = Limited::new(body, BODY_BYTES)
         .collect()
         .await

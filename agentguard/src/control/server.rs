@@ -88,6 +88,8 @@ impl Drop for Listener {
 pub struct Serving {
     accepting: JoinHandle<()>,
     slots: Arc<Slots>,
+    #[cfg(test)]
+    pub(crate) control: Arc<Control>,
 }
 
 impl Serving {
@@ -96,6 +98,8 @@ impl Serving {
     pub fn start(listener: Listener, control: Arc<Control>) -> Self {
         let slots = Arc::new(Slots::default());
         Self {
+            #[cfg(test)]
+            control: Arc::clone(&control),
             accepting: tokio::spawn(accept(listener, control, Arc::clone(&slots))),
             slots,
         }
