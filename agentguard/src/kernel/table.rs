@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -46,18 +46,6 @@ impl<T: aya::Pod> Table<T> {
         })
     }
 
-    /// Number of elements.
-    #[must_use]
-    pub fn len(&self) -> u32 {
-        self.len
-    }
-
-    /// Whether it has none (never so for a kernel array).
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     fn at(&self, index: u32) -> Option<*mut T> {
         if index >= self.len {
             return None;
@@ -88,22 +76,11 @@ impl<T: aya::Pod> Table<T> {
     #[must_use]
     pub fn atomic_u32(&self, index: u32, offset: usize) -> Option<&AtomicU32> {
         let element = self.at(index)?.cast::<u8>();
-        if offset % 4 != 0 || offset + 4 > size_of::<T>() {
+        if !offset.is_multiple_of(4) || offset + 4 > size_of::<T>() {
             return None;
         }
         // SAFETY: inside the mapping, aligned; the kernel side uses atomics or single stores.
         Some(unsafe { AtomicU32::from_ptr(element.add(offset).cast()) })
-    }
-
-    /// The 64 bits at `offset` of an element, for atomic access.
-    #[must_use]
-    pub fn atomic_u64(&self, index: u32, offset: usize) -> Option<&AtomicU64> {
-        let element = self.at(index)?.cast::<u8>();
-        if offset % 8 != 0 || offset + 8 > size_of::<T>() {
-            return None;
-        }
-        // SAFETY: as above.
-        Some(unsafe { AtomicU64::from_ptr(element.add(offset).cast()) })
     }
 }
 
