@@ -102,7 +102,11 @@ pub fn decide_path(subject: &Subject<'_>, wanted: Verbs, row: &PathRow) -> (Deci
 /// How strict one verb's matched bits (0: no rule, so its default) are, 1 to 3.
 #[inline(always)]
 fn strictness(policy: &PolicyRecord, verb: Verb, bits: u8) -> u8 {
-    let bits = if bits == 0 { policy.default_bits(verb) } else { bits };
+    let bits = if bits == 0 {
+        policy.default_bits(verb)
+    } else {
+        bits
+    };
     // A default that is not set can only be a damaged record: closed.
     if bits == 0 { Verdict::Deny as u8 } else { bits }
 }

@@ -97,7 +97,10 @@ impl Address {
     #[must_use]
     #[inline(always)]
     pub const fn v4(value: u32) -> Self {
-        Self { words: [value, 0, 0, 0], is_v4: true }
+        Self {
+            words: [value, 0, 0, 0],
+            is_v4: true,
+        }
     }
 
     /// IPv6, from words with the first byte highest; `::ffff:a.b.c.d` becomes IPv4.
@@ -107,7 +110,10 @@ impl Address {
         if words[0] == 0 && words[1] == 0 && words[2] == 0xffff {
             Self::v4(words[3])
         } else {
-            Self { words, is_v4: false }
+            Self {
+                words,
+                is_v4: false,
+            }
         }
     }
 }
@@ -133,7 +139,10 @@ pub struct NetMatch {
 
 impl NetMatch {
     /// No rule.
-    pub const NONE: Self = Self { verdict: 0, rule: 0 };
+    pub const NONE: Self = Self {
+        verdict: 0,
+        rule: 0,
+    };
 }
 
 /// A table entry that must exist does not: the caller denies.
@@ -180,7 +189,10 @@ pub fn lookup<T: NetTables>(
     if found.upto < key {
         return Ok(NetMatch::NONE);
     }
-    Ok(NetMatch { verdict: found.verdict as u8, rule: found.rule })
+    Ok(NetMatch {
+        verdict: found.verdict as u8,
+        rule: found.rule,
+    })
 }
 
 /// Walks down to the leaf of an address. A well-formed IPv4 trie ends within 8

@@ -47,8 +47,7 @@ impl TransitionKey {
     #[inline(always)]
     pub const fn name(mut self, state: u32, count: u32, last: bool) -> Self {
         let kind = if last { count as u8 } else { KIND_MORE };
-        self.words[3] =
-            self.words[3] & 0xff_ffff | (kind as u64) << 24 | (state as u64) << 32;
+        self.words[3] = self.words[3] & 0xff_ffff | (kind as u64) << 24 | (state as u64) << 32;
         self
     }
 
@@ -56,7 +55,14 @@ impl TransitionKey {
     #[must_use]
     #[inline(always)]
     pub const fn class(state: u32, class: u32) -> Self {
-        Self { words: [class as u64, 0, 0, (KIND_CLASS as u64) << 24 | (state as u64) << 32] }
+        Self {
+            words: [
+                class as u64,
+                0,
+                0,
+                (KIND_CLASS as u64) << 24 | (state as u64) << 32,
+            ],
+        }
     }
 
     /// The state that the transition leaves.
@@ -218,7 +224,10 @@ fn exact<T: PathTables, N: Name>(
         let rest = len - offset;
         let last = rest <= CHUNK as u32;
         let count = if last { rest } else { CHUNK as u32 };
-        let key = name.read(offset, count).ok_or(Unreadable)?.name(from, count, last);
+        let key = name
+            .read(offset, count)
+            .ok_or(Unreadable)?
+            .name(from, count, last);
         let Some(next) = tables.transition(&key) else {
             return Ok(None);
         };

@@ -151,14 +151,22 @@ impl Decision {
     #[must_use]
     #[inline(always)]
     pub const fn deny(reason: Reason) -> Self {
-        Self { verdict: Verdict::Deny, reason, rule: 0 }
+        Self {
+            verdict: Verdict::Deny,
+            reason,
+            rule: 0,
+        }
     }
 
     /// A built-in allowance.
     #[must_use]
     #[inline(always)]
     pub const fn builtin() -> Self {
-        Self { verdict: Verdict::Allow, reason: Reason::Builtin, rule: 0 }
+        Self {
+            verdict: Verdict::Allow,
+            reason: Reason::Builtin,
+            rule: 0,
+        }
     }
 
     /// Whether the operation fails under this mode.

@@ -83,7 +83,7 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> DaemonError {
 /// See [`DaemonError`]. Whatever was in force in the kernel stays in force.
 pub fn run(config: Config) -> Result<(), DaemonError> {
     let locks = Locks::take(&config)?;
-    let port = kernel::bpf::open(&config.kernel_options())?;
+    let port = Box::new(kernel::bpf::open(&config.kernel_options())?);
     let locks = locks.renewed(&config)?;
     let result = run_with(config, port);
     drop(locks);
@@ -267,7 +267,10 @@ pub fn unload(config: &Config) -> Result<Vec<String>, DaemonError> {
     registry.counters_began_anew();
     registry.save(&registry_file)?;
     drop(locks);
-    Ok(removed)
+    Ok(removed
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect())
 }
 
 #[cfg(test)]

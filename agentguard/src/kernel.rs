@@ -4,11 +4,13 @@
 //! [`Port`] is that view; [`bpf`](self) implements it with aya. The daemon knows
 //! only the trait, so its own logic is tested without privileges.
 
+mod banks;
 pub mod bpf;
 pub mod btf;
 pub mod load;
 pub mod probe;
 mod programs;
+mod protections;
 mod sys;
 mod table;
 

@@ -1,23 +1,362 @@
-//! aya implementation of the port.
+//! [`Port`] on the real kernel.
 
-use super::{KernelError, Options, Port};
+use std::fs::File;
+use std::io::Read;
+use std::mem::offset_of;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::Ordering;
 
-/// Loads or takes over the kernel side.
+use agentguard_common::counter::Counter;
+use agentguard_common::event::Header;
+use agentguard_common::identity::{EnrolRequest, RunRecord, Tag, run_state};
+use agentguard_common::limits;
+use agentguard_common::names::map;
+use agentguard_common::verb::Verb;
+use agentguard_common::verdict::{Mode, Verdict};
+use aya::maps::{Map, MapData, RingBuf};
+
+use super::banks::Banks;
+use super::load::{self, Loaded, failed, links_dir};
+use super::table::Table;
+use super::{
+    DecisionCount, Fill, Hook, KernelError, KernelRun, NewRun, Options, Port, Protection,
+    RawRecord, protections, sys,
+};
+use crate::policy::compile::Compiled;
+
+pub use super::load::unload;
+
+/// The kernel side of a running daemon.
+pub struct Bpf {
+    options: Options,
+    hooks: Vec<Hook>,
+    lsm_obstacle: Option<(String, String)>,
+    host: super::probe::Host,
+    banks: Banks,
+    runs: Table<RunRecord>,
+    decisions: Table<[u64; DECISION_SLOTS]>,
+    counters: OwnedFd,
+    live: OwnedFd,
+    tasks: OwnedFd,
+    enrol: OwnedFd,
+    denials: RingBuf<MapData>,
+    audit: RingBuf<MapData>,
+}
+
+/// Counts of one agent: mode, verb, verdict.
+const DECISION_SLOTS: usize = 2 * Verb::COUNT * Verdict::COUNT;
+
+/// Loads the programs, or takes over what an earlier daemon left in force.
 ///
 /// # Errors
-/// Why not.
-pub fn open(_options: &Options) -> Result<Box<dyn Port>, KernelError> {
-    Err(KernelError::Failed {
-        what: "load the kernel programs".into(),
-        cause: "not in this build".into(),
-        next: "merge the kernel side".into(),
+/// The host lacks something essential, or the kernel refused a program.
+pub fn open(options: &Options) -> Result<Bpf, KernelError> {
+    let Loaded {
+        mut object,
+        hooks,
+        lsm_obstacle,
+        host,
+    } = load::load(options)?;
+    let maps = |name: &str| fd(&object, name);
+    let banks = Banks::open(&maps)?;
+    let runs = Table::map(maps(map::RUNS)?, limits::RUNS)
+        .map_err(|error| failed("mapping RUNS", &error))?;
+    let decisions = Table::map(maps(map::DECISIONS)?, limits::AGENTS)
+        .map_err(|error| failed("mapping DECISIONS", &error))?;
+    let (counters, live) = (maps(map::COUNTERS)?, maps(map::LIVE)?);
+    let (tasks, enrol) = (maps(map::TASKS)?, maps(map::ENROL)?);
+    let denials = ring(&mut object, map::DENIALS)?;
+    let audit = ring(&mut object, map::AUDIT)?;
+    Ok(Bpf {
+        options: options.clone(),
+        hooks,
+        lsm_obstacle,
+        host,
+        banks,
+        runs,
+        decisions,
+        counters,
+        live,
+        tasks,
+        enrol,
+        denials,
+        audit,
     })
 }
 
-/// Removes everything from the kernel; says what.
-///
-/// # Errors
-/// Why not.
-pub fn unload(_options: &Options) -> Result<Vec<String>, KernelError> {
-    Ok(Vec::new())
+/// A file descriptor of a map of its own, whatever type aya takes it for.
+fn fd(object: &aya::Ebpf, name: &str) -> Result<OwnedFd, KernelError> {
+    let Some(Map::Array(data) | Map::HashMap(data) | Map::RingBuf(data) | Map::Unsupported(data)) =
+        object.map(name)
+    else {
+        return Err(missing(name));
+    };
+    data.fd()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|error| failed(&format!("keeping map {name}"), &error))
+}
+
+fn ring(object: &mut aya::Ebpf, name: &str) -> Result<RingBuf<MapData>, KernelError> {
+    let map = object.take_map(name).ok_or_else(|| missing(name))?;
+    RingBuf::try_from(map).map_err(|error| failed(&format!("opening ring {name}"), &error))
+}
+
+fn missing(name: &str) -> KernelError {
+    KernelError::Failed {
+        what: format!("finding map {name}"),
+        cause: "the built-in kernel object does not have it in the expected form".to_owned(),
+        next: "rebuild it: cargo xtask build-ebpf".to_owned(),
+    }
+}
+
+impl Bpf {
+    /// The record of a run, if the tag's run still has its slot.
+    fn run(&self, tag: Tag) -> Result<RunRecord, KernelError> {
+        match self.runs.get(tag.run) {
+            Some(run) if run.serial == tag.run_serial => Ok(run),
+            _ => Err(KernelError::Failed {
+                what: format!("finding run {} in the kernel", tag.run_serial),
+                cause: "its slot belongs to another run".to_owned(),
+                next: "list live runs with `agentguard runs list`".to_owned(),
+            }),
+        }
+    }
+}
+
+impl Port for Bpf {
+    fn protections(&self) -> Vec<Protection> {
+        let attached = |name: &str| {
+            self.hooks
+                .iter()
+                .any(|hook| hook.program == name && hook.attached)
+        };
+        protections::describe(self.lsm_obstacle.as_ref(), &self.host, &attached)
+    }
+
+    fn hooks(&self) -> Vec<Hook> {
+        self.hooks.clone()
+    }
+
+    fn needs_landlock(&self) -> bool {
+        self.lsm_obstacle.is_some()
+    }
+
+    fn put_policy(&mut self, policy: &Compiled) -> Result<(), KernelError> {
+        self.banks.put(policy)
+    }
+
+    fn start_run(&mut self, run: &NewRun) -> Result<Tag, KernelError> {
+        // Slot 0 is left free, so that a zeroed tag never names a run.
+        let free = (1..limits::RUNS).find(|slot| {
+            self.runs
+                .get(*slot)
+                .is_some_and(|run| run.state == run_state::FREE)
+        });
+        let Some(slot) = free else {
+            return Err(KernelError::Limit {
+                what: "live runs",
+                limit: u64::from(limits::RUNS - 1),
+                next: "end runs, see `agentguard runs list`",
+            });
+        };
+        // Serial numbers grow with the boot clock: unique even over daemons.
+        let serial = sys::boot_time().max(1);
+        let record = RunRecord {
+            serial,
+            lease_until: run.lease_until,
+            id: *run.id.as_bytes(),
+            state: run_state::ACTIVE,
+            agent: run.agent,
+            ..RunRecord::default()
+        };
+        self.runs.set(slot, record);
+        Ok(Tag {
+            agent: run.agent,
+            run: slot,
+            run_serial: serial,
+        })
+    }
+
+    fn enrol(&mut self, tag: Tag, pid: u32, pidfd: BorrowedFd<'_>) -> Result<(), KernelError> {
+        let refuse = |reason: String| Err(KernelError::Enrol { pid, reason });
+        match self.tag_of(pidfd)? {
+            Some(old) if old == tag => return Ok(()),
+            Some(_) => return refuse("it already belongs to a run".to_owned()),
+            None => {}
+        }
+        let request = EnrolRequest {
+            tag,
+            tgid: pid,
+            ..EnrolRequest::default()
+        };
+        // A task storage lookup may miss for a moment on older kernels; the iterator
+        // then counts a failure and is asked again.
+        for _ in 0..16 {
+            self.ask_iterator(&request)?;
+            let answer: Option<EnrolRequest> = sys::lookup(self.enrol.as_fd(), &0u32)
+                .map_err(|error| failed("reading the answer of the enrolment", &error))?;
+            let done = answer.is_some_and(|answer| answer.failed == 0);
+            if done && self.tag_of(pidfd)? == Some(tag) {
+                return self.ask_iterator(&EnrolRequest::default());
+            }
+        }
+        self.ask_iterator(&EnrolRequest::default())?;
+        refuse("it ended, or the kernel could not tag every thread of it".to_owned())
+    }
+
+    fn tag_of(&self, pidfd: BorrowedFd<'_>) -> Result<Option<Tag>, KernelError> {
+        let found: Option<Tag> = sys::lookup(self.tasks.as_fd(), &pidfd.as_raw_fd())
+            .map_err(|error| failed("reading a task's tag", &error))?;
+        Ok(found.filter(Tag::is_set))
+    }
+
+    fn set_run_state(&mut self, tag: Tag, state: u32) -> Result<(), KernelError> {
+        self.run(tag)?;
+        if let Some(slot) = self.runs.atomic_u32(tag.run, offset_of!(RunRecord, state)) {
+            slot.store(state, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    fn end_run(&mut self, tag: Tag) -> Result<(), KernelError> {
+        let run = self.run(tag)?;
+        if run.tasks > 0 {
+            return Err(KernelError::Failed {
+                what: format!("freeing the slot of run {}", tag.run_serial),
+                cause: format!("{} tasks are still in it", run.tasks),
+                next: "wait for them to end".to_owned(),
+            });
+        }
+        self.runs.set(tag.run, RunRecord::default());
+        Ok(())
+    }
+
+    fn runs(&self) -> Vec<KernelRun> {
+        (1..limits::RUNS)
+            .filter_map(|slot| self.runs.get(slot).map(|run| (slot, run)))
+            .filter(|(_, run)| run.state != run_state::FREE)
+            .map(|(slot, run)| KernelRun {
+                slot,
+                serial: run.serial,
+                id: uuid::Uuid::from_bytes(run.id),
+                agent: run.agent,
+                tasks: run.tasks,
+                events: run.events,
+                lost: run.lost,
+                denials: run.denials,
+                first_lost: run.first_lost,
+                last_lost: run.last_lost,
+                state: run.state,
+            })
+            .collect()
+    }
+
+    fn decisions(&self) -> Vec<DecisionCount> {
+        let mut counts = Vec::new();
+        for agent in 0..limits::AGENTS {
+            let Some(slots) = self.decisions.get(agent) else {
+                continue;
+            };
+            for (index, count) in slots.iter().enumerate().filter(|(_, count)| **count != 0) {
+                let verdict = Verdict::from_bits((index % Verdict::COUNT) as u8);
+                let verb = Verb::from_u8((index / Verdict::COUNT % Verb::COUNT) as u8);
+                let enforce = index / Verdict::COUNT / Verb::COUNT == 1;
+                let mode = if enforce {
+                    Mode::Enforce
+                } else {
+                    Mode::Observe
+                };
+                if let (Some(verb), Some(verdict)) = (verb, verdict) {
+                    counts.push(DecisionCount {
+                        agent,
+                        verb,
+                        verdict,
+                        mode,
+                        count: *count,
+                    });
+                }
+            }
+        }
+        counts
+    }
+
+    fn counters(&self) -> Vec<u64> {
+        (0..Counter::COUNT as u32)
+            .map(|index| {
+                sys::lookup(self.counters.as_fd(), &index)
+                    .ok()
+                    .flatten()
+                    .unwrap_or(0)
+            })
+            .collect()
+    }
+
+    fn fills(&self) -> Vec<Fill> {
+        let mut fills = self.banks.fills();
+        let used = self.runs().len() as u64;
+        fills.push(Fill {
+            map: map::RUNS,
+            used,
+            limit: u64::from(limits::RUNS - 1),
+        });
+        fills.push(Fill {
+            map: map::TASKS,
+            used: self.tagged_tasks(),
+            limit: u64::from(limits::TASKS),
+        });
+        fills
+    }
+
+    fn tagged_tasks(&self) -> u64 {
+        let live: Option<i64> = sys::lookup(self.live.as_fd(), &0u32).ok().flatten();
+        live.unwrap_or(0).max(0).unsigned_abs()
+    }
+
+    fn ring_fds(&self) -> Vec<RawFd> {
+        vec![self.denials.as_raw_fd(), self.audit.as_raw_fd()]
+    }
+
+    fn drain(&mut self, at_most: usize, into: &mut Vec<RawRecord>) {
+        let upto = into.len() + at_most;
+        for ring in [&mut self.denials, &mut self.audit] {
+            while into.len() < upto
+                && let Some(record) = ring.next()
+            {
+                into.extend(parse(&record));
+            }
+        }
+    }
+}
+
+impl Bpf {
+    /// Writes the request and runs the iterator by reading its pin.
+    fn ask_iterator(&self, request: &EnrolRequest) -> Result<(), KernelError> {
+        sys::update_batch(self.enrol.as_fd(), &[0u32], &[*request])
+            .map_err(|error| failed("asking for an enrolment", &error))?;
+        if request.tgid == 0 {
+            return Ok(());
+        }
+        let path = links_dir(&self.options).join("enrol");
+        let mut text = Vec::new();
+        File::open(&path)
+            .and_then(|mut file| file.read_to_end(&mut text))
+            .map_err(|error| failed(&format!("reading {}", path.display()), &error))?;
+        Ok(())
+    }
+}
+
+/// Cuts a ring record into header and tail. A record shorter than a header can
+/// only come from another version of the programs; it is left out.
+fn parse(bytes: &[u8]) -> Option<RawRecord> {
+    let head = bytes.get(..size_of::<Header>())?;
+    // SAFETY: enough bytes; Header is made of integers only, any bits are valid.
+    let header: Header = unsafe { head.as_ptr().cast::<Header>().read_unaligned() };
+    let tail = bytes.get(size_of::<Header>()..)?;
+    let start = usize::from(header.tail_start);
+    let tail = tail
+        .get(start..start + usize::from(header.tail_len))
+        .unwrap_or_default()
+        .to_vec();
+    Some(RawRecord { header, tail })
 }

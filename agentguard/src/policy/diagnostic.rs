@@ -85,6 +85,34 @@ impl Diagnostic {
         }
     }
 
+    /// A finding about a place in a manifest, made after the file was read: it
+    /// shows no source line.
+    #[must_use]
+    pub fn at(
+        severity: Severity,
+        place: &super::manifest::Location,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Self {
+        Self {
+            line: Some(place.line),
+            column: Some(place.column),
+            ..Self::about_file(severity, &place.file, message, help)
+        }
+    }
+
+    /// A manifest that goes beyond a limit.
+    #[must_use]
+    pub fn about_manifest(manifest: &super::manifest::Manifest, message: &str) -> Self {
+        let help = "split the agent's rules over fewer patterns, or remove agents";
+        Self::at(
+            Severity::Error,
+            &manifest.source,
+            format!("agent {}: {message}", manifest.name),
+            help,
+        )
+    }
+
     /// Whether the policy cannot be used.
     #[must_use]
     pub fn is_error(&self) -> bool {

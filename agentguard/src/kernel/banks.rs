@@ -1,0 +1,308 @@
+//! The policy tables in the kernel. They hold two generations, one in each half
+//! (bank): a new policy is written to the half that no program reads, then every
+//! agent's head is switched by one store. Nothing is ever changed in force.
+
+use std::collections::HashSet;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use agentguard_common::identity::{NetRoots, PolicyRecord};
+use agentguard_common::limits;
+use agentguard_common::names::map;
+use agentguard_common::net::{LEAF, NetNode, PortInterval, PortSet};
+use agentguard_common::path::{GlobState, PathRow, PathState, StartKey, TransitionKey};
+
+use super::load::failed;
+use super::table::Table;
+use super::{Fill, KernelError, sys};
+use crate::policy::compile::{Compiled, Tables};
+
+/// The mapped policy tables.
+pub struct Banks {
+    heads: Table<u32>,
+    policies: Table<PolicyRecord>,
+    states: Table<PathState>,
+    rows: Table<PathRow>,
+    globs: Table<GlobState>,
+    nodes: Table<NetNode>,
+    sets: Table<PortSet>,
+    ports: Table<PortInterval>,
+    starts: OwnedFd,
+    transitions: OwnedFd,
+    /// The half in force.
+    current: u32,
+    used: Used,
+}
+
+/// Entries of the generation in force.
+#[derive(Clone, Copy, Default)]
+struct Used {
+    starts: u64,
+    states: u64,
+    transitions: u64,
+    rows: u64,
+    globs: u64,
+    nodes: u64,
+    sets: u64,
+    ports: u64,
+}
+
+/// First number of a bank in a table. 0 keeps its meaning (dead, none, empty) in
+/// both, so the second bank leaves its first entry unused too.
+fn base(bank: u32, limit: u32) -> u32 {
+    bank * (limit / limits::BANKS)
+}
+
+/// A number of the compiled tables as a number of the bank.
+fn shift(number: u32, bank: u32, limit: u32) -> u32 {
+    if number == 0 {
+        0
+    } else {
+        number + base(bank, limit)
+    }
+}
+
+/// A trie entry of the compiled tables as one of the bank. Nodes have no number
+/// with a meaning of its own, so 0 is shifted like any other.
+fn shift_entry(entry: u32, bank: u32) -> u32 {
+    if entry & LEAF != 0 {
+        LEAF | shift(entry & !LEAF, bank, limits::NET_SETS)
+    } else {
+        entry + base(bank, limits::NET_NODES)
+    }
+}
+
+impl Banks {
+    /// Maps the tables; finds out which bank an earlier daemon left in force.
+    pub fn open(fd: &dyn Fn(&str) -> Result<OwnedFd, KernelError>) -> Result<Self, KernelError> {
+        fn table<T: aya::Pod>(
+            fd: &dyn Fn(&str) -> Result<OwnedFd, KernelError>,
+            name: &str,
+            len: u32,
+        ) -> Result<Table<T>, KernelError> {
+            Table::map(fd(name)?, len).map_err(|error| failed(&format!("mapping {name}"), &error))
+        }
+        let heads: Table<u32> = table(fd, map::HEADS, limits::AGENTS)?;
+        let in_second = (0..limits::AGENTS)
+            .any(|agent| heads.get(agent).is_some_and(|slot| slot >= limits::AGENTS));
+        Ok(Self {
+            policies: table(fd, map::POLICIES, limits::POLICIES)?,
+            states: table(fd, map::PATH_STATES, limits::PATH_STATES)?,
+            rows: table(fd, map::PATH_ROWS, limits::PATH_ROWS)?,
+            globs: table(fd, map::GLOB_STATES, limits::GLOB_STATES)?,
+            nodes: table(fd, map::NET_NODES, limits::NET_NODES)?,
+            sets: table(fd, map::NET_SETS, limits::NET_SETS)?,
+            ports: table(fd, map::NET_PORTS, limits::NET_PORTS)?,
+            starts: fd(map::PATH_STARTS)?,
+            transitions: fd(map::PATH_TRANSITIONS)?,
+            current: u32::from(in_second),
+            heads,
+            used: Used::default(),
+        })
+    }
+
+    /// Puts a policy in force.
+    pub fn put(&mut self, policy: &Compiled) -> Result<(), KernelError> {
+        let bank = 1 - self.current;
+        // Programs that began under the generation before the current one may still
+        // read this bank; after the wait none does.
+        grace();
+        self.purge(bank)?;
+        self.write(&policy.tables, bank)?;
+        for agent in &policy.agents {
+            let slot = bank * limits::AGENTS + agent.index;
+            if !self.policies.set(slot, shift_record(agent.record, bank)) {
+                return Err(KernelError::Limit {
+                    what: "agents",
+                    limit: u64::from(limits::AGENTS - 1),
+                    next: "remove manifests",
+                });
+            }
+        }
+        self.switch(policy, bank);
+        self.current = bank;
+        self.used = used(&policy.tables);
+        Ok(())
+    }
+
+    /// One store an agent. An agent without a manifest gets slot 0, which never
+    /// holds a policy: everything is denied to what is left of its runs.
+    fn switch(&self, policy: &Compiled, bank: u32) {
+        let present: HashSet<u32> = policy.agents.iter().map(|agent| agent.index).collect();
+        for agent in 1..limits::AGENTS {
+            let slot = if present.contains(&agent) {
+                bank * limits::AGENTS + agent
+            } else {
+                0
+            };
+            self.heads.publish(agent, slot);
+        }
+    }
+
+    /// Removes what an earlier generation left in a bank's hash tables.
+    fn purge(&self, bank: u32) -> Result<(), KernelError> {
+        let half = base(1, limits::PATH_STATES);
+        let stale = |error| failed("removing an old policy", &error);
+        for key in sys::keys::<TransitionKey>(self.transitions.as_fd()).map_err(stale)? {
+            if u32::from(key.state() >= half) == bank {
+                sys::delete(self.transitions.as_fd(), &key).map_err(stale)?;
+            }
+        }
+        for key in sys::keys::<StartKey>(self.starts.as_fd()).map_err(stale)? {
+            if u32::from(key.starts >= limits::AGENTS) == bank {
+                sys::delete(self.starts.as_fd(), &key).map_err(stale)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, tables: &Tables, bank: u32) -> Result<(), KernelError> {
+        let state = |number| shift(number, bank, limits::PATH_STATES);
+        for (index, info) in (0u32..).zip(&tables.states).skip(1) {
+            let shifted = PathState {
+                any: state(info.any),
+                row: shift(info.row, bank, limits::PATH_ROWS),
+                glob: shift(info.glob, bank, limits::GLOB_STATES),
+                flags: info.flags,
+            };
+            self.states.set(state(index), shifted);
+        }
+        for (index, row) in (0u32..).zip(&tables.rows).skip(1) {
+            self.rows.set(shift(index, bank, limits::PATH_ROWS), *row);
+        }
+        let glob_base = base(bank, limits::GLOB_STATES);
+        for (index, glob) in (0u32..).zip(&tables.globs).skip(1) {
+            let mut shifted = *glob;
+            for next in shifted.next.iter_mut().filter(|next| **next != 0) {
+                *next += u16::try_from(glob_base).unwrap_or(0);
+            }
+            self.globs.set(index + glob_base, shifted);
+        }
+        for (index, node) in (0u32..).zip(&tables.nodes) {
+            let shifted = NetNode {
+                next: node.next.map(|entry| shift_entry(entry, bank)),
+            };
+            self.nodes
+                .set(index + base(bank, limits::NET_NODES), shifted);
+        }
+        for (index, set) in (0u32..).zip(&tables.sets).skip(1) {
+            let first = set.first + base(bank, limits::NET_PORTS);
+            self.sets.set(
+                shift(index, bank, limits::NET_SETS),
+                PortSet {
+                    first,
+                    count: set.count,
+                },
+            );
+        }
+        for (index, port) in (0u32..).zip(&tables.ports) {
+            self.ports.set(index + base(bank, limits::NET_PORTS), *port);
+        }
+        self.write_hashes(tables, bank)
+    }
+
+    fn write_hashes(&self, tables: &Tables, bank: u32) -> Result<(), KernelError> {
+        let state = |number| shift(number, bank, limits::PATH_STATES);
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        for (key, next) in &tables.transitions {
+            keys.push(key.with_state(state(key.state())));
+            values.push(state(*next));
+        }
+        sys::update_batch(self.transitions.as_fd(), &keys, &values)
+            .map_err(|error| failed("writing path transitions", &error))?;
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        for (key, start) in &tables.starts {
+            keys.push(StartKey {
+                starts: key.starts + bank * limits::AGENTS,
+                device: key.device,
+            });
+            values.push(state(*start));
+        }
+        sys::update_batch(self.starts.as_fd(), &keys, &values)
+            .map_err(|error| failed("writing start states", &error))
+    }
+
+    /// Fill levels of the generation in force.
+    pub fn fills(&self) -> Vec<Fill> {
+        let half = |limit: u32| u64::from(limit / limits::BANKS);
+        let used = self.used;
+        vec![
+            Fill {
+                map: map::PATH_STARTS,
+                used: used.starts,
+                limit: half(limits::PATH_STARTS),
+            },
+            Fill {
+                map: map::PATH_STATES,
+                used: used.states,
+                limit: half(limits::PATH_STATES),
+            },
+            Fill {
+                map: map::PATH_TRANSITIONS,
+                used: used.transitions,
+                limit: half(limits::PATH_TRANSITIONS),
+            },
+            Fill {
+                map: map::PATH_ROWS,
+                used: used.rows,
+                limit: half(limits::PATH_ROWS),
+            },
+            Fill {
+                map: map::GLOB_STATES,
+                used: used.globs,
+                limit: half(limits::GLOB_STATES),
+            },
+            Fill {
+                map: map::NET_NODES,
+                used: used.nodes,
+                limit: half(limits::NET_NODES),
+            },
+            Fill {
+                map: map::NET_SETS,
+                used: used.sets,
+                limit: half(limits::NET_SETS),
+            },
+            Fill {
+                map: map::NET_PORTS,
+                used: used.ports,
+                limit: half(limits::NET_PORTS),
+            },
+        ]
+    }
+}
+
+fn shift_record(record: PolicyRecord, bank: u32) -> PolicyRecord {
+    let roots = |roots: NetRoots| NetRoots {
+        v4: shift_entry(roots.v4, bank),
+        v6: shift_entry(roots.v6, bank),
+    };
+    PolicyRecord {
+        unknown_start: shift(record.unknown_start, bank, limits::PATH_STATES),
+        starts: record.starts + bank * limits::AGENTS,
+        connect: roots(record.connect),
+        listen: roots(record.listen),
+        ..record
+    }
+}
+
+fn used(tables: &Tables) -> Used {
+    Used {
+        starts: tables.starts.len() as u64,
+        states: tables.states.len() as u64,
+        transitions: tables.transitions.len() as u64,
+        rows: tables.rows.len() as u64,
+        globs: tables.globs.len() as u64,
+        nodes: tables.nodes.len() as u64,
+        sets: tables.sets.len() as u64,
+        ports: tables.ports.len() as u64,
+    }
+}
+
+/// Waits until no program runs that began before this call.
+fn grace() {
+    if sys::wait_for_running_programs().is_err() {
+        // Refused on kernels with `nohz_full`. A hook takes microseconds and cannot
+        // sleep; this is more than a grace period ever takes.
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}

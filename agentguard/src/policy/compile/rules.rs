@@ -1,0 +1,275 @@
+//! A manifest's rules as a numbered list: the numbers are what the kernel blames.
+
+use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use agentguard_common::verb::{Verb, Verbs};
+use agentguard_common::verdict::Verdict;
+
+use super::super::diagnostic::{Diagnostic, Severity};
+use super::super::manifest::{Component, Manifest, NetRule, PathPattern, Rule, RuleSet};
+use super::{RuleRef, common_verdict, manifest_verb, protected};
+use crate::mounts::names;
+
+/// A path rule ready for the automaton.
+pub struct PathRule {
+    /// What it is about.
+    pub pattern: Vec<Component>,
+    /// Verbs it governs.
+    pub verbs: Verbs,
+    /// Verdict.
+    pub verdict: Verdict,
+    /// Number.
+    pub index: u16,
+    /// For protections: names from which on an explicit allow rule lifts it;
+    /// `None`: nothing lifts it.
+    pub lifted_at: Option<usize>,
+}
+
+/// A network rule ready for the tries.
+pub struct NetRuleRef {
+    /// What it is about.
+    pub rule: NetRule,
+    /// Verdict.
+    pub verdict: Verdict,
+    /// Number.
+    pub index: u16,
+}
+
+/// All rules of one agent, built-in protections first.
+pub struct RuleList {
+    /// Path rules.
+    pub paths: Vec<PathRule>,
+    /// `connect` rules.
+    pub connect: Vec<NetRuleRef>,
+    /// `listen` rules.
+    pub listen: Vec<NetRuleRef>,
+    /// Rules below this number are protections.
+    pub protected: u32,
+    names: Vec<RuleRef>,
+}
+
+/// The verbs of manifests that are about paths.
+const PATH_VERBS: [Verb; Verb::FILE_COUNT] = [
+    Verb::Read,
+    Verb::Write,
+    Verb::Create,
+    Verb::Delete,
+    Verb::Attributes,
+    Verb::Exec,
+];
+
+impl RuleList {
+    /// Numbers the rules of a manifest.
+    pub fn of(manifest: &Manifest, links: &mut Links, warnings: &mut Vec<Diagnostic>) -> Self {
+        let mut list = Self {
+            paths: Vec::new(),
+            connect: Vec::new(),
+            listen: Vec::new(),
+            protected: 0,
+            names: Vec::new(),
+        };
+        for protection in protected::protections() {
+            let index = list.number(RuleRef {
+                text: protection.text.clone(),
+                at: format!("built-in:{}", protection.name),
+                verb: Verb::Read,
+                verdict: Verdict::Deny,
+            });
+            list.paths.push(PathRule {
+                pattern: protection.pattern.clone(),
+                verbs: protection.verbs,
+                verdict: Verdict::Deny,
+                index,
+                lifted_at: protection.lifted_at,
+            });
+        }
+        list.protected = u32::try_from(list.names.len()).unwrap_or(u32::MAX);
+        for verb in PATH_VERBS {
+            if let Some(rules) = own_rules(manifest, verb) {
+                list.add_paths(manifest, verb, rules, links, warnings);
+            }
+        }
+        for (verb, verdict, rule) in net_rules(manifest) {
+            let index = list.number(RuleRef {
+                text: rule.text.to_string(),
+                at: rule.location.file_line(),
+                verb,
+                verdict,
+            });
+            let numbered = NetRuleRef {
+                rule: rule.matcher.clone(),
+                verdict,
+                index,
+            };
+            if verb == Verb::Connect {
+                list.connect.push(numbered);
+            } else {
+                list.listen.push(numbered);
+            }
+        }
+        list
+    }
+
+    /// What each number means.
+    pub fn names(&self) -> Vec<RuleRef> {
+        self.names.clone()
+    }
+
+    fn number(&mut self, rule: RuleRef) -> u16 {
+        // Rule limits are checked before: 32,768 rules an agent at most.
+        let index = u16::try_from(self.names.len()).unwrap_or(u16::MAX);
+        self.names.push(rule);
+        index
+    }
+
+    fn add_paths(
+        &mut self,
+        manifest: &Manifest,
+        verb: Verb,
+        rules: &RuleSet<PathPattern>,
+        links: &mut Links,
+        warnings: &mut Vec<Diagnostic>,
+    ) {
+        let verbs = governed(manifest, verb);
+        for (verdict, rule) in rules.iter() {
+            let verdict = common_verdict(verdict);
+            let index = self.number(RuleRef {
+                text: rule.text.to_string(),
+                at: rule.location.file_line(),
+                verb,
+                verdict,
+            });
+            let pattern = rule.matcher.components().to_vec();
+            if let Some((resolved, link)) = links.resolve(&pattern) {
+                let message = format!(
+                    "{} goes through the symbolic link {}",
+                    rule.text,
+                    link.display()
+                );
+                let help =
+                    "the rule covers the link's target as well; write the target to be plain";
+                warnings.push(Diagnostic::at(
+                    Severity::Warning,
+                    &rule.location,
+                    message,
+                    help,
+                ));
+                self.paths.push(PathRule {
+                    pattern: resolved,
+                    verbs,
+                    verdict,
+                    index,
+                    lifted_at: None,
+                });
+            }
+            self.paths.push(PathRule {
+                pattern,
+                verbs,
+                verdict,
+                index,
+                lifted_at: None,
+            });
+        }
+    }
+}
+
+/// The rules written under a path verb itself.
+fn own_rules(manifest: &Manifest, verb: Verb) -> Option<&RuleSet<PathPattern>> {
+    let permissions = &manifest.permissions;
+    match verb {
+        Verb::Read => permissions.read.as_ref(),
+        Verb::Write => permissions.write.as_ref(),
+        Verb::Create => permissions.create.as_ref(),
+        Verb::Delete => permissions.delete.as_ref(),
+        Verb::Attributes => permissions.attributes.as_ref(),
+        Verb::Exec => permissions.exec.as_ref(),
+        Verb::Connect | Verb::Listen => None,
+    }
+}
+
+/// The verbs that the rules under one verb govern: `write` stands for `create`,
+/// `delete` and `attributes` where the manifest does not name those.
+fn governed(manifest: &Manifest, verb: Verb) -> Verbs {
+    let mut verbs = Verbs::of(verb);
+    if verb == Verb::Write {
+        for other in [Verb::Create, Verb::Delete, Verb::Attributes] {
+            if own_rules(manifest, other).is_none() {
+                verbs = verbs.and(other);
+            }
+        }
+    }
+    verbs
+}
+
+fn net_rules(manifest: &Manifest) -> Vec<(Verb, Verdict, &Rule<NetRule>)> {
+    let mut found = Vec::new();
+    for verb in [Verb::Connect, Verb::Listen] {
+        if let Some(rules) = manifest.permissions.net_rules(manifest_verb(verb)) {
+            found.extend(
+                rules
+                    .iter()
+                    .map(|(verdict, rule)| (verb, common_verdict(verdict), rule)),
+            );
+        }
+    }
+    found
+}
+
+/// Symbolic links in the literal part of patterns, each path looked at once.
+#[derive(Default)]
+pub struct Links {
+    seen: HashMap<PathBuf, bool>,
+}
+
+impl Links {
+    /// The pattern with its literal prefix resolved, and the link met, if any.
+    fn resolve(&mut self, pattern: &[Component]) -> Option<(Vec<Component>, PathBuf)> {
+        let literal = pattern
+            .iter()
+            .take_while(|part| matches!(part, Component::Exact(_)))
+            .count();
+        let mut path = PathBuf::from("/");
+        for part in pattern.get(..literal)? {
+            let Component::Exact(name) = part else { break };
+            path.push(std::ffi::OsStr::from_bytes(name));
+            let is_link = *self
+                .seen
+                .entry(path.clone())
+                .or_insert_with(|| path.symlink_metadata().is_ok_and(|meta| meta.is_symlink()));
+            if is_link {
+                return Some((Self::through(pattern, literal)?, path));
+            }
+        }
+        None
+    }
+
+    fn through(pattern: &[Component], literal: usize) -> Option<Vec<Component>> {
+        let mut whole = PathBuf::from("/");
+        for part in pattern.get(..literal)? {
+            if let Component::Exact(name) = part {
+                whole.push(std::ffi::OsStr::from_bytes(name));
+            }
+        }
+        // The deepest part that exists is resolved; the rest may come later.
+        let mut rest: Vec<Component> = pattern.get(literal..)?.to_vec();
+        loop {
+            if let Ok(real) = whole.canonicalize() {
+                let mut resolved = exact(&real);
+                resolved.append(&mut rest);
+                return Some(resolved);
+            }
+            let name = whole.file_name()?.as_bytes().to_vec();
+            rest.insert(0, Component::Exact(name.into()));
+            whole = whole.parent()?.to_path_buf();
+        }
+    }
+}
+
+fn exact(path: &Path) -> Vec<Component> {
+    names(path.as_os_str().as_bytes())
+        .into_iter()
+        .map(Component::Exact)
+        .collect()
+}

@@ -1,0 +1,353 @@
+//! The tables themselves, with numbers as if they stood alone: the kernel side
+//! shifts them to the half of each map that is free. They answer questions in
+//! userspace with the kernel's own code.
+
+use std::collections::HashMap;
+
+use agentguard_common::limits;
+use agentguard_common::net::{
+    self, Address, NetMatch, NetNode, NetTables, PortInterval, PortSet, Transport,
+};
+use agentguard_common::path::{
+    self, CHUNK, DEAD, GlobState, Name, PathRow, PathState, PathTables, StartKey, TransitionKey,
+    Unreadable,
+};
+
+/// A table that cannot hold the policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the policy needs more than {limit} {what}")]
+pub struct Full {
+    what: &'static str,
+    limit: u32,
+}
+
+/// Compiled tables.
+#[derive(Clone, Debug, Default)]
+pub struct Tables {
+    /// Start states; `starts` of a key is the agent's index.
+    pub starts: Vec<(StartKey, u32)>,
+    /// States; 0 is dead.
+    pub states: Vec<PathState>,
+    /// Transitions.
+    pub transitions: HashMap<TransitionKey, u32>,
+    /// Verdict rows; 0 is "no rule".
+    pub rows: Vec<PathRow>,
+    /// Byte automata; 0 is dead.
+    pub globs: Vec<GlobState>,
+    /// Trie nodes.
+    pub nodes: Vec<NetNode>,
+    /// Port sets; 0 is empty.
+    pub sets: Vec<PortSet>,
+    /// Port intervals.
+    pub ports: Vec<PortInterval>,
+}
+
+/// Tables being filled.
+pub struct Builder {
+    tables: Tables,
+    rows: HashMap<PathRow, u32>,
+    nodes: HashMap<NetNode, u32>,
+    sets: HashMap<Vec<PortInterval>, u32>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        let empty_glob = GlobState {
+            class: 0,
+            reserved: 0,
+            next: [0; 256],
+        };
+        let tables = Tables {
+            states: vec![PathState::default()],
+            rows: vec![PathRow::default()],
+            globs: vec![empty_glob],
+            sets: vec![PortSet::default()],
+            ..Tables::default()
+        };
+        Self {
+            tables,
+            rows: HashMap::new(),
+            nodes: HashMap::new(),
+            sets: HashMap::new(),
+        }
+    }
+}
+
+/// Appends to a table that holds two generations.
+fn push<T>(table: &mut Vec<T>, value: T, limit: u32, what: &'static str) -> Result<u32, Full> {
+    let limit = limit / limits::BANKS;
+    let index = u32::try_from(table.len()).unwrap_or(u32::MAX);
+    if index >= limit {
+        return Err(Full { what, limit });
+    }
+    table.push(value);
+    Ok(index)
+}
+
+impl Builder {
+    /// The finished tables.
+    pub fn finish(self) -> Tables {
+        self.tables
+    }
+
+    pub(super) fn add_start(&mut self, key: StartKey, state: u32) -> Result<(), Full> {
+        push(
+            &mut self.tables.starts,
+            (key, state),
+            limits::PATH_STARTS,
+            "pairs of agent and file system",
+        )?;
+        Ok(())
+    }
+
+    pub(super) fn add_path_state(&mut self) -> Result<u32, Full> {
+        push(
+            &mut self.tables.states,
+            PathState::default(),
+            limits::PATH_STATES,
+            "path states",
+        )
+    }
+
+    pub(super) fn set_path_state(&mut self, state: u32, info: PathState) {
+        if let Some(slot) = self.tables.states.get_mut(state as usize) {
+            *slot = info;
+        }
+    }
+
+    pub(super) fn add_row(&mut self, row: PathRow) -> Result<u32, Full> {
+        if row == PathRow::default() {
+            return Ok(0);
+        }
+        if let Some(known) = self.rows.get(&row) {
+            return Ok(*known);
+        }
+        let index = push(
+            &mut self.tables.rows,
+            row,
+            limits::PATH_ROWS,
+            "verdict rows",
+        )?;
+        self.rows.insert(row, index);
+        Ok(index)
+    }
+
+    /// Adds a name's transition, through states of its own where the name takes
+    /// several keys.
+    pub(super) fn add_name(&mut self, state: u32, name: &[u8], next: u32) -> Result<(), Full> {
+        let mut from = state;
+        let count = name.len().div_ceil(CHUNK);
+        for (index, chunk) in name.chunks(CHUNK).enumerate() {
+            let last = index + 1 == count;
+            let key = key(chunk).name(from, u32::try_from(chunk.len()).unwrap_or(0), last);
+            if last {
+                return self.add_transition(key, next);
+            }
+            from = match self.tables.transitions.get(&key) {
+                Some(known) => *known,
+                None => {
+                    let between = self.add_path_state()?;
+                    self.add_transition(key, between)?;
+                    between
+                }
+            };
+        }
+        Ok(())
+    }
+
+    pub(super) fn add_class(&mut self, state: u32, class: u32, next: u32) -> Result<(), Full> {
+        self.add_transition(TransitionKey::class(state, class), next)
+    }
+
+    fn add_transition(&mut self, key: TransitionKey, next: u32) -> Result<(), Full> {
+        let limit = limits::PATH_TRANSITIONS / limits::BANKS;
+        if self.tables.transitions.len() >= limit as usize {
+            return Err(Full {
+                what: "path transitions",
+                limit,
+            });
+        }
+        self.tables.transitions.insert(key, next);
+        Ok(())
+    }
+
+    pub(super) fn add_glob_state(&mut self) -> Result<u32, Full> {
+        let empty = GlobState {
+            class: 0,
+            reserved: 0,
+            next: [0; 256],
+        };
+        push(
+            &mut self.tables.globs,
+            empty,
+            limits::GLOB_STATES,
+            "states for patterns in names",
+        )
+    }
+
+    pub(super) fn set_glob_state(&mut self, state: u32, row: GlobState) {
+        if let Some(slot) = self.tables.globs.get_mut(state as usize) {
+            *slot = row;
+        }
+    }
+
+    pub(super) fn add_net_node(&mut self, node: NetNode) -> Result<u32, Full> {
+        if node
+            .next
+            .iter()
+            .all(|entry| *entry == node.next[0] && entry & net::LEAF != 0)
+        {
+            return Ok(node.next[0]);
+        }
+        if let Some(known) = self.nodes.get(&node) {
+            return Ok(*known);
+        }
+        let index = push(
+            &mut self.tables.nodes,
+            node,
+            limits::NET_NODES,
+            "address trie nodes",
+        )?;
+        self.nodes.insert(node, index);
+        Ok(index)
+    }
+
+    pub(super) fn add_port_set(&mut self, intervals: &[PortInterval]) -> Result<u32, Full> {
+        if intervals.is_empty() {
+            return Ok(0);
+        }
+        if let Some(known) = self.sets.get(intervals) {
+            return Ok(*known);
+        }
+        let first = u32::try_from(self.tables.ports.len()).unwrap_or(u32::MAX);
+        for interval in intervals {
+            push(
+                &mut self.tables.ports,
+                *interval,
+                limits::NET_PORTS,
+                "port intervals",
+            )?;
+        }
+        let count = u32::try_from(intervals.len()).unwrap_or(u32::MAX);
+        let set = PortSet { first, count };
+        let index = push(
+            &mut self.tables.sets,
+            set,
+            limits::NET_SETS,
+            "sets of port rules",
+        )?;
+        self.sets.insert(intervals.to_vec(), index);
+        Ok(index)
+    }
+}
+
+/// A key that holds a piece of a name, not yet completed.
+fn key(chunk: &[u8]) -> TransitionKey {
+    let mut key = TransitionKey::default();
+    for (index, byte) in chunk.iter().take(CHUNK).enumerate() {
+        key.words[index / 8] |= u64::from(*byte) << (8 * (index % 8));
+    }
+    key
+}
+
+impl Tables {
+    /// The verdict row of names inside a file system, for an agent's policy.
+    ///
+    /// # Errors
+    /// The tables are inconsistent.
+    pub fn row(
+        &self,
+        record: &agentguard_common::identity::PolicyRecord,
+        device: u32,
+        names: &[Box<[u8]>],
+    ) -> Result<PathRow, Unreadable> {
+        let wanted = StartKey {
+            starts: record.starts,
+            device,
+        };
+        let start = self
+            .starts
+            .iter()
+            .find(|(key, _)| *key == wanted)
+            .map(|(_, state)| *state);
+        let mut state = start.unwrap_or(record.unknown_start);
+        for name in names {
+            if state == DEAD {
+                break;
+            }
+            state = path::step(self, state, &Bytes(name))?;
+        }
+        let info = self.states.get(state as usize).ok_or(Unreadable)?;
+        self.rows.get(info.row as usize).copied().ok_or(Unreadable)
+    }
+
+    /// What the tables say of an address and port under a root entry.
+    ///
+    /// # Errors
+    /// The tables are inconsistent.
+    pub fn net(
+        &self,
+        root: u32,
+        address: &Address,
+        transport: Transport,
+        port: u16,
+    ) -> Result<NetMatch, net::Broken> {
+        net::lookup(self, root, address, transport, port)
+    }
+}
+
+/// A name in userspace memory.
+struct Bytes<'a>(&'a [u8]);
+
+impl Name for Bytes<'_> {
+    fn len(&self) -> u32 {
+        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+    }
+
+    fn read(&self, offset: u32, count: u32) -> Option<TransitionKey> {
+        let (from, upto) = (offset as usize, offset as usize + count as usize);
+        self.0.get(from..upto).map(key)
+    }
+}
+
+impl PathTables for Tables {
+    fn state(&self, state: u32) -> Option<PathState> {
+        self.states.get(state as usize).copied()
+    }
+
+    fn transition(&self, key: &TransitionKey) -> Option<u32> {
+        self.transitions.get(key).copied()
+    }
+
+    fn classify(&self, start: u32, name: &impl Name) -> u32 {
+        let mut state = start;
+        for offset in 0..name.len() {
+            let Some(piece) = name.read(offset, 1) else {
+                return u32::MAX;
+            };
+            let Some(row) = self.globs.get(state as usize) else {
+                return u32::MAX;
+            };
+            state = u32::from(row.next[(piece.words[0] & 0xff) as usize]);
+        }
+        self.globs
+            .get(state as usize)
+            .map_or(u32::MAX, |end| end.class)
+    }
+}
+
+impl NetTables for Tables {
+    fn branch(&self, node: u32, nibble: u32) -> Option<u32> {
+        self.nodes
+            .get(node as usize)
+            .map(|node| node.next[nibble as usize & 15])
+    }
+
+    fn set(&self, set: u32) -> Option<PortSet> {
+        self.sets.get(set as usize).copied()
+    }
+
+    fn interval(&self, interval: u32) -> Option<PortInterval> {
+        self.ports.get(interval as usize).copied()
+    }
+}
