@@ -99,7 +99,7 @@ impl Registry {
         match registry
             .agents
             .iter()
-            .find(|agent| agent.index >= AGENTS || !seen.insert(agent.index))
+            .find(|agent| !(1..AGENTS).contains(&agent.index) || !seen.insert(agent.index))
         {
             Some(agent) => Err(damaged(format!("index {} of {}", agent.index, agent.name))),
             None => Ok(registry),
@@ -158,7 +158,8 @@ impl Registry {
         counts: &[DecisionCount],
     ) -> Result<u32, RegistryError> {
         let used: HashSet<u32> = self.agents.iter().map(|agent| agent.index).collect();
-        let fresh = (0..AGENTS).find(|index| !used.contains(index) && !live.contains(index));
+        // Index 0 is nobody's: it is what a zeroed tag would name.
+        let fresh = (1..AGENTS).find(|index| !used.contains(index) && !live.contains(index));
         let index = match fresh {
             Some(index) => index,
             None => self.retire_oldest(live)?,
@@ -265,13 +266,13 @@ mod tests {
         let live = HashSet::new();
         assert_eq!(
             indexes(&registry.assign(&[a, Arc::clone(&b)], &live, &[]).unwrap()),
-            [0, 1]
+            [1, 2]
         );
         registry.save(&path).unwrap();
 
         let mut registry = Registry::load(&path).unwrap();
         let set = registry.assign(&[b, manifest("c")], &live, &[]).unwrap();
-        assert_eq!(indexes(&set), [1, 2]);
+        assert_eq!(indexes(&set), [2, 3]);
         assert_eq!(registry.generation, 2);
     }
 
@@ -287,7 +288,7 @@ mod tests {
     #[test]
     fn indexes_are_reused_only_when_all_are_used_and_never_under_a_live_run() {
         let mut registry = Registry::default();
-        let all: Vec<_> = (0..AGENTS)
+        let all: Vec<_> = (1..AGENTS)
             .map(|number| manifest(&format!("old-{number}")))
             .collect();
         registry.assign(&all, &HashSet::new(), &[]).unwrap();
