@@ -69,7 +69,7 @@ async fn enforce(
 ) -> Result<(Arc<Loader>, Mounts), DaemonError> {
     let engine = &base.engine;
     let record_start = |engine: &mut Engine| {
-        engine.emit(Kind::DaemonStarted, Detail::Daemon(facts(engine.port())))
+        engine.emit(Kind::DaemonStarted, Detail::Daemon(facts(engine.port())));
     };
     engine.call(record_start).await.map_err(LoadError::from)?;
     // Watched from before the first look at them, so that no change is missed.

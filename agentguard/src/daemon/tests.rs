@@ -165,7 +165,7 @@ async fn ended(socket: &Path, run: Uuid) -> api::Run {
     }
 }
 
-fn denied(tag: Tag, path: &str) -> crate::kernel::RawRecord {
+fn denied(tag: Tag, path: &str) -> kernel::RawRecord {
     let mut record = path_record(Verb::Write, Verdict::Deny, path);
     record.header.tag = tag;
     record
@@ -242,12 +242,12 @@ async fn a_live_run_survives_the_daemon_and_what_happened_meanwhile_is_recorded(
     assert!(end.complete, "{end:?}");
     daemon.stop().await;
     let ledger = host.ledger();
-    let paths: Vec<&Value> = ledger
+    let paths: Vec<&str> = ledger
         .iter()
-        .map(|record| &record["object"]["path"])
+        .filter_map(|record| record["object"]["path"].as_str())
         .collect();
-    assert!(paths.contains(&&Value::from("/before")));
-    assert!(paths.contains(&&Value::from("/meanwhile")));
+    assert!(paths[0].ends_with("/before"), "{paths:?}");
+    assert!(paths[1].ends_with("/meanwhile"), "{paths:?}");
     let generations: Vec<&Value> = ledger
         .iter()
         .filter(|record| record["kind"] == "policy-loaded")
@@ -437,9 +437,12 @@ async fn past_events_are_read_from_the_ledger() {
         let lines = client::stream(&socket, &target, None).unwrap().lines();
         lines.map(Result::unwrap).collect::<Vec<String>>()
     });
-    let path =
-        |line: &String| serde_json::from_str::<Value>(line).unwrap()["object"]["path"].clone();
-    let paths: Vec<Value> = lines.await.unwrap().iter().map(path).collect();
+    let path = |line: &String| {
+        let event: Value = serde_json::from_str(line).unwrap();
+        let path = event["object"]["path"].as_str().unwrap();
+        path[path.len() - "/srv/47".len()..].to_owned()
+    };
+    let paths: Vec<String> = lines.await.unwrap().iter().map(path).collect();
     assert_eq!(paths, ["/srv/47", "/srv/48", "/srv/49"]);
     daemon.stop().await;
 }
@@ -450,13 +453,13 @@ async fn a_flood_is_recorded_in_full_or_counted() {
     let daemon = host.start().await.unwrap();
     let started = launch(&daemon, host.launch(0, true)).await.unwrap();
     let tag = started.run.tag();
-    for batch in 0..50 {
+    for batch in 0..10 {
         host.port
             .emit((0..1_000).map(|number| denied(tag, &format!("/srv/{batch}/{number}"))));
     }
     host.port.exit_all(tag.run_serial);
     let end = ended(&host.socket(), started.run.id).await.end.unwrap();
-    assert_eq!(end.events, 50_001);
+    assert_eq!(end.events, 10_001);
     assert_eq!(end.recorded + end.lost.total(), end.events, "{end:?}");
     daemon.stop().await;
     let kept = host

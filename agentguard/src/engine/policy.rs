@@ -20,6 +20,9 @@ use crate::policy::compile::Compiled;
 use crate::policy::manifest::{Manifest, Mode, Permissions, RuleSet, Verb, Verdict};
 use crate::policy::{self, LoadOptions};
 
+/// Agents with their kernel indexes.
+pub type IndexedAgents = Vec<(u32, Arc<Manifest>)>;
+
 /// The policy in force.
 #[derive(Clone, Debug, Default)]
 pub struct InForce {
@@ -28,7 +31,7 @@ pub struct InForce {
     /// When it came into force.
     pub loaded: Timestamp,
     /// The agents in it, with their kernel indexes.
-    pub agents: Vec<(u32, Arc<Manifest>)>,
+    pub agents: IndexedAgents,
     /// Why the last attempt to load another was refused.
     pub last_refusal: Option<Refusal>,
 }
@@ -273,7 +276,7 @@ impl Engine {
         &self,
         manifests: &[Arc<Manifest>],
         accepted: &BTreeSet<String>,
-    ) -> Result<(Registry, Vec<(u32, Arc<Manifest>)>), LoadError> {
+    ) -> Result<(Registry, IndexedAgents), LoadError> {
         let problems = missing_protections(&self.port.protections(), manifests, accepted);
         if !problems.is_empty() {
             return Err(LoadError::Protections { problems });
@@ -288,7 +291,7 @@ impl Engine {
         &mut self,
         compiled: &Compiled,
         registry: Registry,
-        agents: Vec<(u32, Arc<Manifest>)>,
+        agents: IndexedAgents,
         names: Arc<PolicyNames>,
         trigger: &'static str,
     ) -> Result<Loaded, LoadError> {
