@@ -1,6 +1,12 @@
 //! docs/openapi.yaml says what the API does: the same endpoints, the same
 //! fields, the same words.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test file: whatever is not as expected fails the test"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use agentguard::api::{self, Code, ENDPOINTS};
