@@ -78,6 +78,14 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Fails unless the committed object is what the source gives.
+pub fn committed_is_current(host: &Host) -> Result<()> {
+    let _lock = host.lock("ebpf")?;
+    let fresh = host.scratch()?;
+    let built = build(host, fresh.path(), true)?;
+    check(&host.repo.join(OBJECT), &strip(host, &built)?).map(|_| ())
+}
+
 /// Compares the committed object with the one just built.
 fn check(committed: &Path, object: &[u8]) -> Result<ExitCode> {
     let old =

@@ -5,6 +5,7 @@ mod ebpf;
 mod host;
 mod package;
 mod sh;
+mod test;
 mod tools;
 mod vm;
 
@@ -25,6 +26,8 @@ enum Task {
     BuildEbpf(ebpf::Args),
     /// Build the Debian package and check it with lintian
     Package(package::Args),
+    /// Run every test: unit, property, native and on the test kernels
+    Test(test::Args),
     /// Boot test kernels under QEMU and run a command, or the privileged suite, inside
     Vm(vm::cli::Args),
 }
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
     let result = match Task::parse() {
         Task::BuildEbpf(args) => ebpf::main(&args),
         Task::Package(args) => package::main(&args),
+        Task::Test(args) => test::main(&args),
         Task::Vm(args) => vm::main(&args),
     };
     result.unwrap_or_else(|error| {

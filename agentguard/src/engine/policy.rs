@@ -1,0 +1,459 @@
+//! Loading policies: read, check, compile, put in force. Whatever fails, the
+//! policy in force stays as it is.
+
+use std::collections::{BTreeSet, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
+use super::{Engine, Handle, Stopped};
+use crate::agents::{Registry, RegistryError};
+use crate::clock::Timestamp;
+use crate::correlate::PolicyNames;
+use crate::event::{Detail, Kind, LoadedAgent, PolicyLoaded};
+use crate::files::{self, Durability, FileError};
+use crate::kernel::{KernelError, Protection, ProtectionStatus};
+use crate::mounts::MountTable;
+use crate::pipeline::Message;
+use crate::policy::compile::Compiled;
+use crate::policy::manifest::{Manifest, Mode, Permissions, RuleSet, Verb, Verdict};
+use crate::policy::{self, LoadOptions};
+
+/// Agents with their kernel indexes.
+pub type IndexedAgents = Vec<(u32, Arc<Manifest>)>;
+
+/// The policy in force.
+#[derive(Clone, Debug, Default)]
+pub struct InForce {
+    /// Its generation; zero before the first load.
+    pub generation: u32,
+    /// When it came into force.
+    pub loaded: Timestamp,
+    /// The agents in it, with their kernel indexes.
+    pub agents: IndexedAgents,
+    /// Why the last attempt to load another was refused.
+    pub last_refusal: Option<Refusal>,
+}
+
+/// A load that was refused.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// When.
+    pub time: Timestamp,
+    /// Why.
+    pub problems: Vec<String>,
+}
+
+/// Where policies come from and where what is known about them is kept.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// Directory of manifests.
+    pub agents: PathBuf,
+    /// The host's mounts.
+    pub mountinfo: PathBuf,
+    /// The registry's file.
+    pub registry: PathBuf,
+    /// The file of rule names, for the next daemon.
+    pub names: PathBuf,
+    /// Protections that the operator lets be absent.
+    pub accept_degraded: BTreeSet<String>,
+}
+
+/// A load that succeeded.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The generation in force now.
+    pub generation: u32,
+    /// How many agents it has.
+    pub agents: usize,
+}
+
+/// Why a policy was not loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The manifests have problems.
+    #[error("{} in the manifests; the policy in force stays:\n{}", count(problems.len()), problems.join("\n"))]
+    Manifests {
+        /// Each with its place.
+        problems: Vec<String>,
+    },
+    /// A manifest needs what this host does not have.
+    #[error("{}", problems.join("\n"))]
+    Protections {
+        /// One per protection.
+        problems: Vec<String>,
+    },
+    /// Agents cannot be numbered.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The kernel refused; the policy in force stays.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The daemon is stopping.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// A worker thread was lost.
+    #[error("the policy loader ended early: {0}")]
+    Worker(#[from] tokio::task::JoinError),
+}
+
+fn count(problems: usize) -> String {
+    match problems {
+        1 => "1 problem".to_owned(),
+        many => format!("{many} problems"),
+    }
+}
+
+impl LoadError {
+    /// One line per problem.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        match self {
+            Self::Manifests { problems } | Self::Protections { problems } => problems.clone(),
+            other => vec![other.to_string()],
+        }
+    }
+}
+
+/// Loads policies, one at a time.
+pub struct Loader {
+    engine: Handle,
+    sources: Sources,
+    /// The names of the generation in force. Whoever holds this is loading.
+    names: Mutex<Option<Arc<PolicyNames>>>,
+}
+
+impl Loader {
+    /// `names` are those of the generation that the last daemon left in force.
+    #[must_use]
+    pub fn new(engine: Handle, sources: Sources, names: Option<Arc<PolicyNames>>) -> Self {
+        Self {
+            engine,
+            sources,
+            names: Mutex::new(names),
+        }
+    }
+
+    /// Reads the manifests and puts them in force.
+    ///
+    /// # Errors
+    /// See [`LoadError`]; the policy in force stays.
+    pub async fn load(&self, trigger: &'static str) -> Result<Loaded, LoadError> {
+        let mut names = self.names.lock().await;
+        let directory = self.sources.agents.clone();
+        let options = LoadOptions {
+            strict_permissions: true,
+        };
+        let read = tokio::task::spawn_blocking(move || policy::load_dir(&directory, options));
+        let result = match read.await? {
+            Ok(set) => {
+                for warning in &set.warnings {
+                    tracing::warn!("{warning}");
+                }
+                let manifests = set.manifests.into_iter().map(Arc::new).collect();
+                self.install(manifests, trigger, &mut names).await
+            }
+            Err(diagnostics) => Err(LoadError::Manifests {
+                problems: diagnostics.0.iter().map(ToString::to_string).collect(),
+            }),
+        };
+        self.tell_refusal(trigger, &result).await;
+        result
+    }
+
+    /// Compiles the manifests in force anew, because the host's mounts changed.
+    /// The manifests on the disk are not looked at: a mount is no reload.
+    ///
+    /// # Errors
+    /// See [`LoadError`]; the policy in force stays.
+    pub async fn follow_mounts(&self) -> Result<Loaded, LoadError> {
+        let mut names = self.names.lock().await;
+        let manifests = self
+            .engine
+            .call(|engine| {
+                let agents = engine.policy.agents.iter();
+                agents.map(|(_, manifest)| Arc::clone(manifest)).collect()
+            })
+            .await?;
+        let result = self.install(manifests, "mounts", &mut names).await;
+        self.tell_refusal("mounts", &result).await;
+        result
+    }
+
+    async fn install(
+        &self,
+        manifests: Vec<Arc<Manifest>>,
+        trigger: &'static str,
+        in_force: &mut Option<Arc<PolicyNames>>,
+    ) -> Result<Loaded, LoadError> {
+        let accepted = self.sources.accept_degraded.clone();
+        let (registry, set) = self
+            .engine
+            .call(move |engine| engine.plan(&manifests, &accepted))
+            .await??;
+        let sources = self.sources.clone();
+        let previous = in_force.clone();
+        let (compiled, registry, set, names) = tokio::task::spawn_blocking(move || {
+            let compiled = compile(&sources, &registry, &set)?;
+            let names = Arc::new(PolicyNames::of(&compiled));
+            // The previous generation stays known: its records may still be in the rings.
+            let kept: Vec<&PolicyNames> = [Some(&names), previous.as_ref()]
+                .into_iter()
+                .flatten()
+                .map(Arc::as_ref)
+                .collect();
+            save_names(&sources.names, &kept)?;
+            Ok::<_, LoadError>((compiled, registry, set, names))
+        })
+        .await??;
+        let told = Arc::clone(&names);
+        let loaded = self
+            .engine
+            .call(move |engine| engine.put(&compiled, registry, set, told, trigger))
+            .await??;
+        *in_force = Some(names);
+        Ok(loaded)
+    }
+
+    async fn tell_refusal(&self, trigger: &'static str, result: &Result<Loaded, LoadError>) {
+        let Err(error) = result else {
+            return;
+        };
+        let problems = error.problems();
+        tracing::error!(
+            "policy refused ({trigger}), the policy in force stays: {}",
+            problems.join("; ")
+        );
+        // When the engine is gone there is nobody left to tell.
+        let _ = self
+            .engine
+            .call(move |engine| engine.refuse(trigger, problems))
+            .await;
+    }
+}
+
+/// The blocking part: nothing of it touches the kernel side.
+fn compile(
+    sources: &Sources,
+    registry: &Registry,
+    set: &[(u32, Arc<Manifest>)],
+) -> Result<Compiled, LoadError> {
+    let mounts = MountTable::read(&sources.mountinfo)
+        .map_err(|error| FileError::new("read", &sources.mountinfo, error))?;
+    let compiled =
+        policy::compile::compile(set, &mounts, registry.generation).map_err(|diagnostics| {
+            LoadError::Manifests {
+                problems: diagnostics.iter().map(ToString::to_string).collect(),
+            }
+        })?;
+    for warning in &compiled.warnings {
+        tracing::warn!("{warning}");
+    }
+    registry.save(&sources.registry)?;
+    Ok(compiled)
+}
+
+fn save_names(path: &std::path::Path, names: &[&PolicyNames]) -> Result<(), LoadError> {
+    let bytes =
+        serde_json::to_vec(names).map_err(|error| FileError::new("write", path, error.into()))?;
+    Ok(files::replace(path, &bytes, Durability::Process)?)
+}
+
+/// The rule names that the last daemon left, the generation in force first;
+/// none if they cannot be read, for then events lose only their rules' names.
+#[must_use]
+pub fn load_names(path: &std::path::Path) -> Vec<PolicyNames> {
+    std::fs::read(path)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default()
+}
+
+impl Engine {
+    /// Numbers the agents and checks that this host can do what they need.
+    fn plan(
+        &self,
+        manifests: &[Arc<Manifest>],
+        accepted: &BTreeSet<String>,
+    ) -> Result<(Registry, IndexedAgents), LoadError> {
+        let problems = missing_protections(&self.port.protections(), manifests, accepted);
+        if !problems.is_empty() {
+            return Err(LoadError::Protections { problems });
+        }
+        let mut registry = self.registry.clone();
+        let live: HashSet<u32> = self.port.runs().iter().map(|run| run.agent).collect();
+        let set = registry.assign(manifests, &live, &self.port.decisions())?;
+        Ok((registry, set))
+    }
+
+    fn put(
+        &mut self,
+        compiled: &Compiled,
+        registry: Registry,
+        agents: IndexedAgents,
+        names: Arc<PolicyNames>,
+        trigger: &'static str,
+    ) -> Result<Loaded, LoadError> {
+        self.port.put_policy(compiled)?;
+        self.tell(Message::Mounts(Arc::new(compiled.mounts.clone())));
+        self.tell(Message::Policy(names));
+        let loaded = Loaded {
+            generation: compiled.generation,
+            agents: agents.len(),
+        };
+        self.registry = registry;
+        self.policy = InForce {
+            generation: compiled.generation,
+            loaded: Timestamp::now(),
+            agents,
+            last_refusal: None,
+        };
+        self.tell_loaded(trigger);
+        Ok(loaded)
+    }
+
+    fn tell_loaded(&mut self, trigger: &'static str) {
+        let agents = self.policy.agents.iter().map(|(_, manifest)| LoadedAgent {
+            agent: manifest.name.clone(),
+            environment: manifest.environment.as_str().to_owned(),
+            agent_version: manifest.version.clone(),
+            mode: manifest.mode.as_str(),
+        });
+        let loaded = PolicyLoaded {
+            policy_generation: self.policy.generation,
+            trigger,
+            agents: agents.collect(),
+        };
+        tracing::info!(
+            "policy generation {} in force ({trigger}), agents: {}",
+            loaded.policy_generation,
+            loaded.agents.len()
+        );
+        self.emit(Kind::PolicyLoaded, Detail::PolicyLoaded(loaded));
+    }
+
+    fn refuse(&mut self, trigger: &'static str, problems: Vec<String>) {
+        self.context.metrics.count_load_failure();
+        self.policy.last_refusal = Some(Refusal {
+            time: Timestamp::now(),
+            problems: problems.clone(),
+        });
+        self.emit(
+            Kind::PolicyRefused,
+            Detail::PolicyRefused { trigger, problems },
+        );
+    }
+}
+
+/// What enforcing these manifests needs, this host does not have in full, and
+/// the operator has not accepted. One message a protection.
+fn missing_protections(
+    protections: &[Protection],
+    manifests: &[Arc<Manifest>],
+    accepted: &BTreeSet<String>,
+) -> Vec<String> {
+    let mut problems = Vec::new();
+    for protection in protections {
+        if protection.status == ProtectionStatus::Enforcing || accepted.contains(protection.name) {
+            continue;
+        }
+        let needing: Vec<&str> = manifests
+            .iter()
+            .filter(|manifest| manifest.mode == Mode::Enforce)
+            .filter(|manifest| needs(&manifest.permissions, protection.name))
+            .map(|manifest| manifest.name.as_str())
+            .collect();
+        if !needing.is_empty() {
+            problems.push(refusal(protection, &needing));
+        }
+    }
+    problems
+}
+
+fn refusal(protection: &Protection, needing: &[&str]) -> String {
+    let state = match protection.status {
+        ProtectionStatus::Enforcing => "in force",
+        ProtectionStatus::Degraded => "only partly there",
+        ProtectionStatus::Absent => "absent",
+    };
+    let fix = protection
+        .fix
+        .as_ref()
+        .map_or_else(String::new, |fix| format!(" To have it: {fix}."));
+    format!(
+        "protection `{name}` is {state} on this host, and {agents} must be enforced: {detail}.{fix} To go on without it: `accept_degraded: [{name}]` in agentguard.yaml, or `mode: observe` in the manifest",
+        name = protection.name,
+        agents = needing.join(", "),
+        detail = protection.detail.trim_end_matches('.'),
+    )
+}
+
+/// Whether enforcing these permissions needs a protection. One that this
+/// function does not know is needed: closed on error.
+fn needs(permissions: &Permissions, protection: &str) -> bool {
+    let restricts = |verb: Verb| {
+        permissions.default_verdict(verb) != Verdict::Allow
+            || permissions.path_rules(verb).is_some_and(restricts_some)
+            || permissions.net_rules(verb).is_some_and(restricts_some)
+    };
+    match protection {
+        "files" => [
+            Verb::Read,
+            Verb::Write,
+            Verb::Create,
+            Verb::Delete,
+            Verb::Attributes,
+        ]
+        .into_iter()
+        .any(restricts),
+        "exec" => restricts(Verb::Exec),
+        "network" => restricts(Verb::Connect) || restricts(Verb::Listen),
+        _ => true,
+    }
+}
+
+fn restricts_some<T>(rules: &RuleSet<T>) -> bool {
+    !rules.ask.is_empty() || !rules.deny.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{manifest, manifest_of};
+
+    fn absent(name: &'static str) -> Protection {
+        Protection {
+            name,
+            status: ProtectionStatus::Absent,
+            detail: "the kernel does not list bpf among its security modules.".to_owned(),
+            fix: Some("boot with lsm=...,bpf".to_owned()),
+        }
+    }
+
+    #[test]
+    fn an_absent_protection_is_refused_by_name_with_reason_and_fix() {
+        let problems = missing_protections(&[absent("files")], &[manifest("a")], &BTreeSet::new());
+        assert_eq!(
+            problems,
+            [
+                "protection `files` is absent on this host, and a must be enforced: the kernel does not list bpf among its security modules. To have it: boot with lsm=...,bpf. To go on without it: `accept_degraded: [files]` in agentguard.yaml, or `mode: observe` in the manifest"
+            ]
+        );
+    }
+
+    #[test]
+    fn accepting_observing_or_not_needing_it_is_enough() {
+        let none = BTreeSet::new();
+        let accepted = BTreeSet::from(["files".to_owned()]);
+        let observing = Arc::new(manifest_of("a", |manifest| manifest.mode = Mode::Observe));
+        assert!(missing_protections(&[absent("files")], &[manifest("a")], &accepted).is_empty());
+        assert!(missing_protections(&[absent("files")], &[observing], &none).is_empty());
+        // Executing is allowed by default and this manifest restricts none of it.
+        assert!(missing_protections(&[absent("exec")], &[manifest("a")], &none).is_empty());
+        assert!(!missing_protections(&[absent("new")], &[manifest("a")], &none).is_empty());
+    }
+}
