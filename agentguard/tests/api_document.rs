@@ -4,7 +4,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "a test that cannot read its own document fails"
+    reason = "a test file: whatever is not as expected fails the test"
 )]
 
 use std::collections::{BTreeMap, BTreeSet};

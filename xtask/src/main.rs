@@ -3,7 +3,10 @@
 mod apt;
 mod ebpf;
 mod host;
+mod package;
 mod sh;
+mod test;
+mod tools;
 mod vm;
 
 use std::process::ExitCode;
@@ -21,6 +24,10 @@ use clap::Parser;
 enum Task {
     /// Build the kernel programs and write the committed object (or compare with it)
     BuildEbpf(ebpf::Args),
+    /// Build the Debian package and check it with lintian
+    Package(package::Args),
+    /// Run every test: unit, property, native and on the test kernels
+    Test(test::Args),
     /// Boot test kernels under QEMU and run a command, or the privileged suite, inside
     Vm(vm::cli::Args),
 }
@@ -28,6 +35,8 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Task::parse() {
         Task::BuildEbpf(args) => ebpf::main(&args),
+        Task::Package(args) => package::main(&args),
+        Task::Test(args) => test::main(&args),
         Task::Vm(args) => vm::main(&args),
     };
     result.unwrap_or_else(|error| {

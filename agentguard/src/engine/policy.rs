@@ -286,6 +286,9 @@ fn compile(
                 problems: diagnostics.iter().map(ToString::to_string).collect(),
             }
         })?;
+    for warning in &compiled.warnings {
+        tracing::warn!("{warning}");
+    }
     registry.save(&sources.registry)?;
     Ok(compiled)
 }
