@@ -16,7 +16,7 @@ use super::*;
 use crate::api;
 use crate::cli::client;
 use crate::config::Metrics;
-use crate::engine::{Launch, LaunchError, Started, launch};
+use crate::engine::{Launch, LaunchError, Started, Trigger, launch};
 use crate::kernel::ProtectionStatus;
 use crate::testing::{FakePort, path_record, pidfd};
 
@@ -342,7 +342,7 @@ async fn a_broken_manifest_changes_nothing() {
     assert_eq!(status.policy.generation, 1);
     assert_eq!(status.policy.problems.len(), 1);
     host.write_manifest(&MANIFEST.replace("lease: 2h", "lease: 1h"));
-    let loaded = daemon.loader.load("api").await.unwrap();
+    let loaded = daemon.loader.load(Trigger::Api).await.unwrap();
     assert_eq!((loaded.generation, loaded.agents), (2, 1));
     let status: api::Status = get(host.socket(), "/v1/status").await;
     assert!(status.policy.problems.is_empty());
@@ -356,11 +356,14 @@ async fn what_the_kernel_refuses_does_not_count_as_in_force() {
     let host = Host::new();
     let daemon = host.start().await.unwrap();
     host.port.state().refuse_policy = Some("no space".to_owned());
-    assert!(daemon.loader.load("api").await.is_err());
+    assert!(daemon.loader.load(Trigger::Api).await.is_err());
     host.port.state().refuse_policy = None;
     let status: api::Status = get(host.socket(), "/v1/status").await;
     assert_eq!(status.policy.generation, 1);
-    assert_eq!(daemon.loader.load("api").await.unwrap().generation, 2);
+    assert_eq!(
+        daemon.loader.load(Trigger::Api).await.unwrap().generation,
+        2
+    );
     daemon.stop().await;
 }
 
@@ -498,9 +501,9 @@ async fn one_host_has_one_daemon() {
 async fn metrics_and_health_are_served() {
     let host = Host::new();
     let daemon = host.start().await.unwrap();
-    launch(&daemon, host.launch(0, true)).await.unwrap();
+    let started = launch(&daemon, host.launch(0, true)).await.unwrap();
     host.port.state().decisions = vec![kernel::DecisionCount {
-        agent: 0,
+        agent: started.run.agent_index,
         verb: Verb::Connect,
         verdict: Verdict::Deny,
         mode: agentguard_common::verdict::Mode::Enforce,
