@@ -1,6 +1,7 @@
 //! AgentGuard's development tasks, run as `cargo xtask <command>`.
 
 mod apt;
+mod demo;
 mod ebpf;
 mod host;
 mod sh;
@@ -23,12 +24,15 @@ enum Task {
     BuildEbpf(ebpf::Args),
     /// Boot test kernels under QEMU and run a command, or the privileged suite, inside
     Vm(vm::cli::Args),
+    /// Show the main job on real input: an agent at work, what it may and what is blocked
+    Demo(demo::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Task::parse() {
         Task::BuildEbpf(args) => ebpf::main(&args),
         Task::Vm(args) => vm::main(&args),
+        Task::Demo(args) => demo::main(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");
