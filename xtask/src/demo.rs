@@ -210,8 +210,10 @@ fn show_all(scene: &Scene, daemon: &Daemon, degraded: &[String], keep: bool) -> 
     if keep {
         show::kept(daemon, &scene.places, id);
     } else {
-        println!("`cargo xtask demo --keep` leaves the daemon running, and says how to ask it;");
-        println!("`cargo xtask demo --vm` shows the same on a kernel with every protection.");
+        println!("`cargo xtask demo --keep` leaves the daemon running, and says how to ask it.");
+        if !degraded.is_empty() {
+            println!("`cargo xtask demo --vm` shows the same on a kernel with every protection.");
+        }
     }
     Ok(is_right)
 }

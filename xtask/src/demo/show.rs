@@ -73,17 +73,27 @@ pub fn outcomes(outcomes: &[Outcome]) {
 
 /// What protects this host and what does not.
 pub fn protections(doctor: &Value) {
+    let mut fixes = Vec::new();
     for protection in doctor["protections"].as_array().into_iter().flatten() {
         let text = |name: &str| protection[name].as_str().unwrap_or_default();
-        println!(
-            "{:<10} {:<9} {}",
-            text("status"),
-            text("name"),
-            text("detail")
-        );
-        if let Some(fix) = protection["fix"].as_str() {
-            println!("{:21}to have it in full: {fix}", "");
+        let (status, name) = (text("status"), text("name"));
+        for (number, part) in text("detail").split("; ").enumerate() {
+            let (status, name) = if number == 0 {
+                (status, name)
+            } else {
+                ("", "")
+            };
+            println!("{status:<10} {name:<9} {}", part.trim());
         }
+        // Several protections often lack the same.
+        if let Some(fix) = protection["fix"].as_str()
+            && !fixes.contains(&fix)
+        {
+            fixes.push(fix);
+        }
+    }
+    for fix in fixes {
+        println!("to have it in full: {fix}");
     }
 }
 

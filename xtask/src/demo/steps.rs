@@ -181,12 +181,16 @@ impl Step {
             report["outcome"].as_str().unwrap_or("?")
         });
         let pid = report.and_then(|report| report["pid"].as_u64());
-        let event = self.event(events, pid);
+        let refusal = self.event(events, pid, "deny");
+        let event = match self.is_allowed {
+            true => refusal.or_else(|| self.event(events, pid, "allow")),
+            false => refusal,
+        };
         let is_refused = matches!(result, "EPERM" | "EACCES");
         let is_right = match self.is_allowed {
             // A refusal nobody caused is none, and a recorded one that the agent overcame is none.
-            true => result == "ok" && event.is_none(),
-            false => is_refused && event.is_none_or(|event| event["blocked"] == true),
+            true => result == "ok" && refusal.is_none(),
+            false => is_refused && refusal.is_none_or(|event| event["blocked"] == true),
         };
         let program = event
             .and_then(|event| event["exe"].as_str())
@@ -204,12 +208,12 @@ impl Step {
         })
     }
 
-    /// The refusal on record: of the same process if there are several.
-    fn event<'a>(&self, events: &'a [Value], pid: Option<u64>) -> Option<&'a Value> {
+    /// The decision on record: of the same process if there are several.
+    fn event<'a>(&self, events: &'a [Value], pid: Option<u64>, verdict: &str) -> Option<&'a Value> {
         let matching = || {
             events
                 .iter()
-                .filter(|event| event["kind"] == "decision" && event["verdict"] == "deny")
+                .filter(|event| event["kind"] == "decision" && event["verdict"] == verdict)
                 .filter(|event| self.target.is(&event["object"]))
         };
         matching()
