@@ -17,7 +17,10 @@ pub const TESTS: &[Test] = &[
     any("launch::only_listed_users", only_listed_users),
     any("launch::exit_codes_are_the_commands_own", exit_codes),
     any("launch::signals_reach_the_command", signals),
-    any("launch::an_agent_operates_nothing", an_agent_operates_nothing),
+    any(
+        "launch::an_agent_operates_nothing",
+        an_agent_operates_nothing,
+    ),
     any("launch::an_agent_starts_no_other", an_agent_starts_no_other),
 ];
 
@@ -35,10 +38,19 @@ fn as_nobody(suite: &Suite, arguments: &[&str]) -> Result<Output> {
 }
 
 fn only_listed_users(suite: &mut Suite) -> Result<()> {
-    let run = |agent| as_nobody(suite, &["run", "--agent", agent, "--", "sh", "-c", "exit 9"]);
+    let run = |agent| {
+        as_nobody(
+            suite,
+            &["run", "--agent", agent, "--", "sh", "-c", "exit 9"],
+        )
+    };
     let refused = run("worker")?;
     ensure!(refused.status.code() == Some(3), "{}", both(&refused));
-    ensure!(both(&refused).contains("worker.yaml"), "names no manifest: {}", both(&refused));
+    ensure!(
+        both(&refused).contains("worker.yaml"),
+        "names no manifest: {}",
+        both(&refused)
+    );
     let allowed = run("listed")?;
     ensure!(allowed.status.code() == Some(9), "{}", both(&allowed));
     let reload = as_nobody(suite, &["policy", "reload"])?;
@@ -57,15 +69,25 @@ fn exit_codes(suite: &mut Suite) -> Result<()> {
     run("worker", &["/etc/hostname"], 126)?;
     let said = run("worked", &["true"], 1)?;
     ensure!(said.contains("did you mean `worker`"), "{said}");
-    let mut command = suite.daemon.command(&["run", "--agent", "worker", "--", "true"]);
-    let unreachable = command.env("AGENTGUARD_SOCKET", suite.places.at("runtime/none")).output()?;
-    ensure!(unreachable.status.code() == Some(4), "{}", both(&unreachable));
+    let mut command = suite
+        .daemon
+        .command(&["run", "--agent", "worker", "--", "true"]);
+    let unreachable = command
+        .env("AGENTGUARD_SOCKET", suite.places.at("runtime/none"))
+        .output()?;
+    ensure!(
+        unreachable.status.code() == Some(4),
+        "{}",
+        both(&unreachable)
+    );
     Ok(())
 }
 
 fn signals(suite: &mut Suite) -> Result<()> {
     for signal in [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGINT] {
-        let mut command = suite.daemon.command(&["run", "--agent", "worker", "--", "sh", "-c"]);
+        let mut command = suite
+            .daemon
+            .command(&["run", "--agent", "worker", "--", "sh", "-c"]);
         let mut child = command
             // Says that it is the command, and waits.
             .arg("echo ready; exec sleep 600")
@@ -109,9 +131,18 @@ fn an_agent_operates_nothing(suite: &mut Suite) -> Result<()> {
 
 fn an_agent_starts_no_other(suite: &mut Suite) -> Result<()> {
     for inner in ["watcher", "worker"] {
-        let program = suite.daemon.command(&[]).get_program().to_string_lossy().into_owned();
-        let arguments = ["run", "--agent", "worker", "--", &program, "run", "--agent", inner, "--"];
-        suite.daemon.cli_ends(&[&arguments[..], &["true"]].concat(), 3)?;
+        let program = suite
+            .daemon
+            .command(&[])
+            .get_program()
+            .to_string_lossy()
+            .into_owned();
+        let arguments = [
+            "run", "--agent", "worker", "--", &program, "run", "--agent", inner, "--",
+        ];
+        suite
+            .daemon
+            .cli_ends(&[&arguments[..], &["true"]].concat(), 3)?;
     }
     Ok(())
 }

@@ -88,7 +88,10 @@ pub fn main(tests: &[Test], probe: &str, arguments: &[String]) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    println!("# the daemon answers after {:.1} s", begun.elapsed().as_secs_f64());
+    println!(
+        "# the daemon answers after {:.1} s",
+        begun.elapsed().as_secs_f64()
+    );
     let code = run(&picked, &mut suite);
     println!("# {:.1} s in all", begun.elapsed().as_secs_f64());
     code
