@@ -135,7 +135,11 @@ fn proc(suite: &mut Suite) -> Result<()> {
     let files = twins(suite)?;
     let mut tagged = suite.tagged("worker")?;
     let mut free = suite.untagged()?;
-    for root in ["/proc/self/root", "/proc/thread-self/root", "/proc/self/cwd/../../../../../.."] {
+    for root in [
+        "/proc/self/root",
+        "/proc/thread-self/root",
+        "/proc/self/cwd/../../../../../..",
+    ] {
         tagged.may(&open(format!("{root}{}", files.ok)))?;
         tagged.must_not(&open(format!("{root}{}", files.no)))?;
         free.may(&open(format!("{root}{}", files.no)))?;

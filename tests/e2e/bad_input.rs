@@ -13,7 +13,10 @@ use crate::any;
 pub const TESTS: &[Test] = &[
     any("bad_input::all_errors_of_a_set_at_once", all_errors_at_once),
     any("bad_input::unreadable_places", unreadable_places),
-    any("bad_input::the_daemon_refuses_what_check_refuses", daemon_refuses),
+    any(
+        "bad_input::the_daemon_refuses_what_check_refuses",
+        daemon_refuses,
+    ),
 ];
 
 /// The manifest to be spoilt: a line each, as people write them.
@@ -36,10 +39,22 @@ spec:
 
 /// File, what is replaced by what, and the line and a part of the error.
 const SPOILT: [(&str, &str, &str, u64, &str); 7] = [
-    ("key", "    connect:", "    conect:", 11, "did you mean `connect`"),
+    (
+        "key",
+        "    connect:",
+        "    conect:",
+        11,
+        "did you mean `connect`",
+    ),
     ("type", "mode: enforce", "mode: [enforce]", 9, ""),
     ("glob", "/srv/out/**", "/srv/**.pem", 14, ""),
-    ("cidr", "127.0.0.1:80", "10.20.1.0/16", 12, "has bits set after its prefix"),
+    (
+        "cidr",
+        "127.0.0.1:80",
+        "10.20.1.0/16",
+        12,
+        "has bits set after its prefix",
+    ),
     ("port", "127.0.0.1:80", "127.0.0.1:70000", 12, "70000"),
     ("name", "name: name", "name: a b/c", 4, ""),
     ("relative", "/srv/out/**", "srv/out/**", 14, ""),
@@ -70,13 +85,20 @@ fn all_errors_at_once(suite: &mut Suite) -> Result<()> {
         problems
             .iter()
             .filter(|problem| problem["severity"] == "error")
-            .find(|problem| problem["file"].as_str().is_some_and(|file| file.ends_with(&name)))
+            .find(|problem| {
+                problem["file"]
+                    .as_str()
+                    .is_some_and(|file| file.ends_with(&name))
+            })
             .with_context(|| format!("nothing about {file}: {report:#}"))
     };
     for (file, _, _, line, part) in SPOILT {
         let problem = about(file)?;
         let said = format!("{} {}", problem["message"], problem["help"]);
-        ensure!(problem["line"] == line && problem["column"].is_u64(), "{file}: {problem}");
+        ensure!(
+            problem["line"] == line && problem["column"].is_u64(),
+            "{file}: {problem}"
+        );
         ensure!(said.contains(part), "{file}: {said}");
     }
     for file in ["twin-b", "empty", "latin", "broken", "huge"] {
@@ -84,7 +106,10 @@ fn all_errors_at_once(suite: &mut Suite) -> Result<()> {
     }
     // For people, with the place and the line shown.
     let text = suite.daemon.cli_ends(&["policy", "check", &path], 5)?;
-    ensure!(text.contains("key.yaml:11:5: unknown key `conect`"), "{text}");
+    ensure!(
+        text.contains("key.yaml:11:5: unknown key `conect`"),
+        "{text}"
+    );
     fs::remove_dir_all(&directory)?;
     Ok(())
 }
@@ -102,7 +127,10 @@ fn unreadable_places(suite: &mut Suite) -> Result<()> {
 
 fn daemon_refuses(suite: &mut Suite) -> Result<()> {
     let file = suite.places.at("agents/key.yaml");
-    fs::write(&file, GOOD.replace("NAME", "key").replace("connect:", "conect:"))?;
+    fs::write(
+        &file,
+        GOOD.replace("NAME", "key").replace("connect:", "conect:"),
+    )?;
     let said = suite.daemon.cli_ends(&["policy", "reload"], 1);
     let status = suite.daemon.json(&["status", "--json"]);
     fs::remove_file(&file)?;

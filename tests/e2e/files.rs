@@ -97,7 +97,10 @@ fn operations_on_names(suite: &mut Suite) -> Result<()> {
         let before = picture(&no)?;
         tagged.must_not(&request(operation, &no.join("object")))?;
         let after = picture(&no)?;
-        ensure!(before == after, "refused {operation} left a trace: {before:?} {after:?}");
+        ensure!(
+            before == after,
+            "refused {operation} left a trace: {before:?} {after:?}"
+        );
         free.may(&request(operation, &no.join("object")))?;
     }
     Ok(())
@@ -116,7 +119,13 @@ fn two_names_need_both(suite: &mut Suite) -> Result<()> {
         ] {
             let ok = suite.places.fresh("ok/two")?;
             let no = suite.places.fresh("no/two")?;
-            let path = |tree: &str, name: &str| if tree == "ok" { ok.join(name) } else { no.join(name) };
+            let path = |tree: &str, name: &str| {
+                if tree == "ok" {
+                    ok.join(name)
+                } else {
+                    no.join(name)
+                }
+            };
             let (source, target) = (path(from, "source"), path(to, "target"));
             fs::write(&source, "content\n")?;
             if operation == "exchange" {
@@ -129,7 +138,10 @@ fn two_names_need_both(suite: &mut Suite) -> Result<()> {
             }
             let before = (picture(&ok)?, picture(&no)?);
             tagged.must_not(&request)?;
-            ensure!(before == (picture(&ok)?, picture(&no)?), "refused {request} left a trace");
+            ensure!(
+                before == (picture(&ok)?, picture(&no)?),
+                "refused {request} left a trace"
+            );
             free.may(&request)?;
         }
     }
@@ -147,7 +159,9 @@ fn deny_wins(suite: &mut Suite) -> Result<()> {
     tagged.may(&json!({ "op": "open_write", "path": globbed }))?;
     tagged.must_not(&json!({ "op": "open_write", "path": unlike }))?;
     for path in [denied, unlike] {
-        suite.untagged()?.may(&json!({ "op": "open_write", "path": path }))?;
+        suite
+            .untagged()?
+            .may(&json!({ "op": "open_write", "path": path }))?;
     }
     Ok(())
 }
@@ -216,7 +230,9 @@ fn other_file_systems(suite: &mut Suite) -> Result<()> {
     fs::write(&shared, "content\n")?;
     let mut tagged = suite.tagged("worker")?;
     let refused = tagged.must_not(&json!({ "op": "open_write", "path": shared }));
-    let free = suite.untagged()?.may(&json!({ "op": "open_write", "path": shared }));
+    let free = suite
+        .untagged()?
+        .may(&json!({ "op": "open_write", "path": shared }));
     fs::remove_file(&shared)?;
     refused?;
     free?;

@@ -10,8 +10,14 @@ use serde_json::{Value, json};
 use crate::{any, lsm};
 
 pub const TESTS: &[Test] = &[
-    lsm("identity::descendants_write_where_they_may", descendants_write),
-    any("identity::descendants_connect_where_they_may", descendants_connect),
+    lsm(
+        "identity::descendants_write_where_they_may",
+        descendants_write,
+    ),
+    any(
+        "identity::descendants_connect_where_they_may",
+        descendants_connect,
+    ),
     lsm("identity::curl_writes_where_it_may", curl_writes),
     any("identity::curl_connects_where_it_may", curl_connects),
     lsm("identity::git_writes_where_it_may", git_writes),
@@ -29,7 +35,7 @@ const LINEAGES: [&[&str]; 9] = [
     &["posix_spawn", "thread"],
     &["shell", "orphan"],
     &["thread", "fork", "thread"],
-    &["nobody", "setsid", "spawn"],
+    &["nobody", "setsid", "thread"],
 ];
 
 fn via(request: &Value, lineage: &[&str]) -> Value {
@@ -67,9 +73,9 @@ fn descendants_write(suite: &mut Suite) -> Result<()> {
 
 fn descendants_connect(suite: &mut Suite) -> Result<()> {
     let servers = &suite.servers;
-    let tcp = |to: std::net::SocketAddr| json!({ "op": "tcp", "address": to.ip(), "port": to.port() });
-    let udp =
-        |to: std::net::SocketAddr| json!({ "op": "udp_sendto", "address": to.ip(), "port": to.port() });
+    let tcp =
+        |to: std::net::SocketAddr| json!({ "op": "tcp", "address": to.ip(), "port": to.port() });
+    let udp = |to: std::net::SocketAddr| json!({ "op": "udp_sendto", "address": to.ip(), "port": to.port() });
     let allowed = [tcp(servers.listed_v4.tcp), udp(servers.listed_v6.udp)];
     let refused = [tcp(servers.unlisted_v6.tcp), udp(servers.unlisted_v4.udp)];
     twins(suite, &allowed, &refused)
@@ -101,7 +107,10 @@ fn curl_writes(suite: &mut Suite) -> Result<()> {
     let (code, output) = curl(&mut tagged, &home, &["-o", &ok, &url])?;
     ensure!(code == 0, "curl to {ok}: {code} {output}");
     let (code, output) = curl(&mut tagged, &home, &["-o", &no, &url])?;
-    ensure!(code == 23, "curl to {no} must fail to write: {code} {output}");
+    ensure!(
+        code == 23,
+        "curl to {no} must fail to write: {code} {output}"
+    );
     ensure!(!std::path::Path::new(&no).exists(), "{no} was made");
     let (code, output) = curl(&mut suite.untagged()?, &home, &["-o", &no, &url])?;
     ensure!(code == 0, "untagged curl: {code} {output}");
@@ -115,7 +124,10 @@ fn curl_connects(suite: &mut Suite) -> Result<()> {
     let mut tagged = suite.tagged("worker")?;
     for listed in [servers.listed_v4.tcp, servers.listed_v6.tcp] {
         let (code, output) = curl(&mut tagged, &home, &[&url(listed)])?;
-        ensure!(code == 0 && output == "hello\n", "curl {listed}: {code} {output}");
+        ensure!(
+            code == 0 && output == "hello\n",
+            "curl {listed}: {code} {output}"
+        );
     }
     for unlisted in [&servers.unlisted_v4, &servers.unlisted_v6] {
         let before = unlisted.visits();
@@ -130,7 +142,10 @@ fn curl_connects(suite: &mut Suite) -> Result<()> {
 
 fn git_writes(suite: &mut Suite) -> Result<()> {
     let home = suite.places.at("ok");
-    let (ok, no) = (suite.places.fresh("ok/repository")?, suite.places.fresh("no/repository")?);
+    let (ok, no) = (
+        suite.places.fresh("ok/repository")?,
+        suite.places.fresh("no/repository")?,
+    );
     let (ok, no) = (ok.to_string_lossy(), no.to_string_lossy());
     let mut tagged = suite.tagged("worker")?;
     for arguments in [
@@ -138,7 +153,11 @@ fn git_writes(suite: &mut Suite) -> Result<()> {
         &["commit", "--quiet", "--allow-empty", "--message", "one"],
         &["gc", "--quiet"],
     ] {
-        let (code, output) = command(&mut tagged, &[&["git", "-C", &ok], arguments].concat(), &home)?;
+        let (code, output) = command(
+            &mut tagged,
+            &[&["git", "-C", &ok], arguments].concat(),
+            &home,
+        )?;
         ensure!(code == 0, "git {arguments:?} in {ok}: {code} {output}");
     }
     let (code, output) = command(&mut tagged, &["git", "-C", &no, "init", "--quiet"], &home)?;
@@ -146,7 +165,10 @@ fn git_writes(suite: &mut Suite) -> Result<()> {
         code != 0 && output.contains("Operation not permitted"),
         "git init in {no} must be refused: {code} {output}"
     );
-    ensure!(std::fs::read_dir(&*no)?.next().is_none(), "git wrote to {no}");
+    ensure!(
+        std::fs::read_dir(&*no)?.next().is_none(),
+        "git wrote to {no}"
+    );
     let mut free = suite.untagged()?;
     let (code, output) = command(&mut free, &["git", "-C", &no, "init", "--quiet"], &home)?;
     ensure!(code == 0, "untagged git: {code} {output}");
@@ -165,13 +187,21 @@ fn git_connects(suite: &mut Suite) -> Result<()> {
         Ok((listed.visits().0 > before).then_some(()))
     })?;
     let before = unlisted.visits().0;
-    let (code, output) = command(&mut tagged, &["git", "ls-remote", &url(unlisted.tcp)], &home)?;
+    let (code, output) = command(
+        &mut tagged,
+        &["git", "ls-remote", &url(unlisted.tcp)],
+        &home,
+    )?;
     ensure!(
         code != 0 && output.contains("Operation not permitted"),
         "git ls-remote {}: {code} {output}",
         unlisted.tcp
     );
-    ensure!(unlisted.visits().0 == before, "git reached {}", unlisted.tcp);
+    ensure!(
+        unlisted.visits().0 == before,
+        "git reached {}",
+        unlisted.tcp
+    );
     let mut free = suite.untagged()?;
     command(&mut free, &["git", "ls-remote", &url(unlisted.tcp)], &home)?;
     until("untagged git reaches the unlisted server", || {
@@ -189,10 +219,16 @@ fn descendants_are_listed(suite: &mut Suite) -> Result<()> {
             .iter()
             .find(|process| process["pid"] == pid)
             .with_context(|| format!("ps does not list {pid}: {listed}"))?;
-        ensure!(process["agent"] == "worker" && process["run"] == tagged.run()?, "{process}");
+        ensure!(
+            process["agent"] == "worker" && process["run"] == tagged.run()?,
+            "{process}"
+        );
     }
     let own = u64::from(std::process::id());
-    ensure!(processes.iter().all(|process| process["pid"] != own), "ps lists the suite itself");
+    ensure!(
+        processes.iter().all(|process| process["pid"] != own),
+        "ps lists the suite itself"
+    );
     tagged.may(&json!({ "op": "child_end" }))?;
     Ok(())
 }

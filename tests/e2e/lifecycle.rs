@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 use crate::any;
 
 pub const TESTS: &[Test] = &[
-    any("lifecycle::a_run_ends_with_a_complete_record", complete_record),
+    any(
+        "lifecycle::a_run_ends_with_a_complete_record",
+        complete_record,
+    ),
     any("lifecycle::enforcement_outlives_a_killed_daemon", killed),
     any("lifecycle::enforcement_outlives_a_stopped_daemon", stopped),
     any("lifecycle::a_second_daemon_is_refused", second_daemon),
@@ -23,11 +26,18 @@ fn tcp(to: std::net::SocketAddr) -> Value {
 
 /// A denied and an allowed request of this suite, of a kind that every host decides.
 fn twins(suite: &Suite) -> (Value, Value) {
-    (tcp(suite.servers.unlisted_v4.tcp), tcp(suite.servers.listed_v4.tcp))
+    (
+        tcp(suite.servers.unlisted_v4.tcp),
+        tcp(suite.servers.listed_v4.tcp),
+    )
 }
 
 fn denials(suite: &Suite) -> Result<f64> {
-    let labels = [("agent", "worker"), ("verb", "connect"), ("verdict", "deny")];
+    let labels = [
+        ("agent", "worker"),
+        ("verb", "connect"),
+        ("verdict", "deny"),
+    ];
     suite.daemon.sample("agentguard_decisions_total", &labels)
 }
 
@@ -62,9 +72,15 @@ fn complete_record(suite: &mut Suite) -> Result<()> {
     };
     let (denied, allowed) = twins(suite);
     let before = until("earlier runs are gone", || {
-        let live = suite.daemon.json(&["runs", "list", "--json", "--ended", "0"])?;
+        let live = suite
+            .daemon
+            .json(&["runs", "list", "--json", "--ended", "0"])?;
         let none = live["runs"].as_array().is_some_and(Vec::is_empty);
-        if none { slots(suite).map(Some) } else { Ok(None) }
+        if none {
+            slots(suite).map(Some)
+        } else {
+            Ok(None)
+        }
     })?;
     let mut tagged = suite.tagged("worker")?;
     let run = tagged.run()?.to_owned();
@@ -74,7 +90,10 @@ fn complete_record(suite: &mut Suite) -> Result<()> {
     }
     tagged.may(&json!({ "op": "child_start" }))?;
     let live = shown(suite, &run)?;
-    ensure!(live["state"] == "active" && live["tasks"].as_i64() >= Some(2), "{live}");
+    ensure!(
+        live["state"] == "active" && live["tasks"].as_i64() >= Some(2),
+        "{live}"
+    );
     ensure!(slots(suite)? == before + 1, "one slot more is in use");
     tagged.may(&json!({ "op": "child_end" }))?;
     let status = tagged.end()?;
@@ -86,9 +105,17 @@ fn complete_record(suite: &mut Suite) -> Result<()> {
     ensure!(end["end"]["events"] == end["end"]["recorded"], "{end}");
     ensure!(recorded(suite, &run)? == 5, "the ledger has other denials");
     let exits = suite.daemon.events(&run)?;
-    ensure!(exits.iter().any(|event| event["kind"] == "run-ended"), "{exits:?}");
-    ensure!(exits.iter().any(|event| event["kind"] == "exec"), "{exits:?}");
-    until("the slot is free", || Ok((slots(suite)? == before).then_some(())))
+    ensure!(
+        exits.iter().any(|event| event["kind"] == "run-ended"),
+        "{exits:?}"
+    );
+    ensure!(
+        exits.iter().any(|event| event["kind"] == "exec"),
+        "{exits:?}"
+    );
+    until("the slot is free", || {
+        Ok((slots(suite)? == before).then_some(()))
+    })
 }
 
 /// What is denied while no daemon runs is denied, and counted and recorded later.
@@ -109,7 +136,9 @@ fn without_daemon(suite: &mut Suite, end: fn(&mut Suite) -> Result<()>) -> Resul
         tagged.may(&via(&allowed))?;
     }
     suite.untagged()?.may(&denied)?;
-    suite.daemon.cli_ends(&["run", "--agent", "worker", "--", "true"], 4)?;
+    suite
+        .daemon
+        .cli_ends(&["run", "--agent", "worker", "--", "true"], 4)?;
     suite.daemon.start()?;
     ensure!(
         (denials(suite)? - before - 3.0).abs() < f64::EPSILON,
@@ -126,7 +155,10 @@ fn without_daemon(suite: &mut Suite, end: fn(&mut Suite) -> Result<()>) -> Resul
     })?;
     tagged.end()?;
     let end = ended(suite, &run)?;
-    ensure!(end["end"]["denials"] == 5 && end["end"]["lost"]["kernel"] == 0, "{end}");
+    ensure!(
+        end["end"]["denials"] == 5 && end["end"]["lost"]["kernel"] == 0,
+        "{end}"
+    );
     Ok(())
 }
 
@@ -153,7 +185,9 @@ fn stopped(suite: &mut Suite) -> Result<()> {
 fn second_daemon(suite: &mut Suite) -> Result<()> {
     let config = suite.places.at("agentguard.yaml");
     suite.daemon.cli_ends(&["daemon", "--config", &config], 1)?;
-    suite.daemon.cli_ends(&["daemon", "--unload", "--config", &config], 1)?;
+    suite
+        .daemon
+        .cli_ends(&["daemon", "--unload", "--config", &config], 1)?;
     fresh(suite)
 }
 
@@ -162,11 +196,19 @@ fn unload(suite: &mut Suite) -> Result<()> {
     let (denied, _) = twins(suite);
     let mut tagged = suite.tagged("worker")?;
     tagged.must_not(&denied)?;
-    ensure!(suite.daemon.pins.is_dir(), "{} is not there", suite.daemon.pins.display());
+    ensure!(
+        suite.daemon.pins.is_dir(),
+        "{} is not there",
+        suite.daemon.pins.display()
+    );
     let said = suite.daemon.unload()?;
     ensure!(said.contains("removed"), "{said}");
     let pins = &suite.daemon.pins;
-    let left: Vec<_> = std::fs::read_dir(pins).into_iter().flatten().flatten().collect();
+    let left: Vec<_> = std::fs::read_dir(pins)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .collect();
     ensure!(left.is_empty(), "left in {}: {left:?}", pins.display());
     tagged.may(&denied)?;
     suite.untagged()?.may(&denied)?;

@@ -47,8 +47,14 @@ fn script(suite: &Suite, agent: &str, requests: &[Value]) -> Result<(Vec<bool>, 
 fn essence(decision: &Value) -> Value {
     let object = &decision["object"];
     json!([
-        decision["verb"], decision["verdict"], decision["reason"], decision["rule_text"],
-        object["path"], object["address"], object["port"], object["protocol"],
+        decision["verb"],
+        decision["verdict"],
+        decision["reason"],
+        decision["rule_text"],
+        object["path"],
+        object["address"],
+        object["port"],
+        object["protocol"],
     ])
 }
 
@@ -60,22 +66,33 @@ fn compare(
 ) -> Result<()> {
     let (ended, under_enforce) = script(suite, "worker", &prepare()?)?;
     let let_through: Vec<bool> = refused.iter().map(|refused| !refused).collect();
-    ensure!(ended == let_through, "enforced: {ended:?}, not {let_through:?}");
+    ensure!(
+        ended == let_through,
+        "enforced: {ended:?}, not {let_through:?}"
+    );
     let (ended, under_observe) = script(suite, "watcher", &prepare()?)?;
     ensure!(ended.iter().all(|ok| *ok), "observed: {ended:?}");
     let one: Vec<Value> = under_enforce.iter().map(essence).collect();
     let other: Vec<Value> = under_observe.iter().map(essence).collect();
     ensure!(one == other, "enforced {one:#?}\nobserved {other:#?}");
-    let denied = under_enforce.iter().filter(|event| event["verdict"] == "deny");
+    let denied = under_enforce
+        .iter()
+        .filter(|event| event["verdict"] == "deny");
     ensure!(
         denied.clone().count() == refused.iter().filter(|refused| **refused).count(),
         "{under_enforce:#?}"
     );
     for event in denied {
-        ensure!(event["blocked"] == true && event["mode"] == "enforce", "{event}");
+        ensure!(
+            event["blocked"] == true && event["mode"] == "enforce",
+            "{event}"
+        );
     }
     for event in &under_observe {
-        ensure!(event["blocked"] == false && event["mode"] == "observe", "{event}");
+        ensure!(
+            event["blocked"] == false && event["mode"] == "observe",
+            "{event}"
+        );
     }
     Ok(())
 }

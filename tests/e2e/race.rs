@@ -27,8 +27,14 @@ fn threads(suite: &mut Suite) -> Result<()> {
     let tallies = hammer.finish()?;
     let count = |index: usize, what: &str| tallies[index][what].as_u64().context("no tally");
     println!("# {tallies} in {:.1} s", begun.elapsed().as_secs_f64());
-    ensure!(count(0, "opened")? == 0 && count(0, "other")? == 0, "denied: {tallies}");
+    ensure!(
+        count(0, "opened")? == 0 && count(0, "other")? == 0,
+        "denied: {tallies}"
+    );
     ensure!(count(0, "refused")? >= 64, "too few tries: {tallies}");
-    ensure!(count(1, "refused")? == 0 && count(1, "opened")? >= 64, "allowed: {tallies}");
+    ensure!(
+        count(1, "refused")? == 0 && count(1, "opened")? >= 64,
+        "allowed: {tallies}"
+    );
     Ok(())
 }

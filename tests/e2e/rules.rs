@@ -97,9 +97,18 @@ fn one_instant(suite: &mut Suite) -> Result<()> {
     }
     suite.reload()?;
     let count = |index: usize, what: &str| tallies[index][what].as_u64().context("no tally");
-    ensure!(count(0, "opened")? > 100 && count(0, "refused")? == 0, "always allowed: {tallies}");
-    ensure!(count(1, "refused")? > 100 && count(1, "opened")? == 0, "never allowed: {tallies}");
-    ensure!(count(2, "refused")? > 0 && count(2, "opened")? > 0, "no change was seen: {tallies}");
+    ensure!(
+        count(0, "opened")? > 100 && count(0, "refused")? == 0,
+        "always allowed: {tallies}"
+    );
+    ensure!(
+        count(1, "refused")? > 100 && count(1, "opened")? == 0,
+        "never allowed: {tallies}"
+    );
+    ensure!(
+        count(2, "refused")? > 0 && count(2, "opened")? > 0,
+        "no change was seen: {tallies}"
+    );
     for index in 0..3 {
         ensure!(count(index, "other")? == 0, "another error: {tallies}");
     }

@@ -94,6 +94,14 @@ impl Daemon {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// The last lines of it.
+    #[must_use]
+    pub fn log_end(&self) -> String {
+        let text = self.log_text();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+
     /// Kills it without a word.
     ///
     /// # Errors
@@ -118,7 +126,11 @@ impl Daemon {
             let _ = child.wait();
         }
         let status = status?;
-        ensure!(status.success(), "the daemon ended with {status}: {}", self.log_text());
+        ensure!(
+            status.success(),
+            "the daemon ended with {status}: {}",
+            self.log_text()
+        );
         Ok(())
     }
 
@@ -143,7 +155,9 @@ impl Daemon {
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
-        command.args(arguments).env("AGENTGUARD_SOCKET", &self.socket);
+        command
+            .args(arguments)
+            .env("AGENTGUARD_SOCKET", &self.socket);
         command
     }
 
@@ -205,7 +219,8 @@ impl Daemon {
     /// It is not served.
     pub fn metrics(&self) -> Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.metrics))?;
-        stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        stream
+            .write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
         let (head, body) = text.split_once("\r\n\r\n").context("no HTTP answer")?;
@@ -224,7 +239,9 @@ impl Daemon {
             .collect();
         let page = self.metrics()?;
         let found = page.lines().find(|line| {
-            let named = line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+            let named = line
+                .strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(['{', ' ']));
             named && wanted.iter().all(|label| line.contains(label))
         });
         match found.and_then(|line| line.rsplit(' ').next()) {

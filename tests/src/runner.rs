@@ -88,7 +88,10 @@ pub fn main(tests: &[Test], probe: &str, arguments: &[String]) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    println!("# the daemon answers after {:.1} s", begun.elapsed().as_secs_f64());
+    println!(
+        "# the daemon answers after {:.1} s",
+        begun.elapsed().as_secs_f64()
+    );
     let code = run(&picked, &mut suite);
     println!("# {:.1} s in all", begun.elapsed().as_secs_f64());
     code
@@ -128,7 +131,7 @@ fn run(tests: &[&Test], suite: &mut Suite) -> ExitCode {
         for (name, error) in &failures {
             println!("\n---- {name} ----\n{error:?}");
         }
-        println!("\nthe daemon's log:\n{}", suite.daemon.log_text());
+        println!("\nthe end of the daemon's log:\n{}", suite.daemon.log_end());
     }
     let verdict = if failures.is_empty() { "ok" } else { "FAILED" };
     let failed = failures.len();

@@ -69,9 +69,8 @@ impl Server {
 fn answer(mut stream: TcpStream) {
     let mut request = [0; 1024];
     if matches!(stream.read(&mut request), Ok(count) if count > 0) {
-        let _ = stream.write_all(
-            b"HTTP/1.0 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nhello\n",
-        );
+        let _ = stream
+            .write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nhello\n");
     }
 }
 

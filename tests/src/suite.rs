@@ -46,7 +46,11 @@ impl Suite {
         let binary = binary::agentguard()?;
         let places = Places::make()?;
         let without_lsm = missing(&binary)?;
-        let accepted: &[&str] = if without_lsm.is_some() { &MAY_MISS } else { &[] };
+        let accepted: &[&str] = if without_lsm.is_some() {
+            &MAY_MISS
+        } else {
+            &[]
+        };
         let daemon = Daemon::configure(binary, &places, accepted)?;
         let path = places.root().join("probe.py");
         fs::write(&path, probe)?;
@@ -101,7 +105,9 @@ impl Suite {
     /// # Errors
     /// It does not start.
     pub fn tagged(&self, agent: &str) -> Result<Agent> {
-        let mut command = self.daemon.command(&["run", "--agent", agent, "--", "python3"]);
+        let mut command = self
+            .daemon
+            .command(&["run", "--agent", agent, "--", "python3"]);
         command.arg(&self.probe);
         let started = Agent::start(&format!("agent {agent}"), command)?;
         ensure!(started.run.is_some(), "agent {agent} was not told its run");
@@ -138,7 +144,12 @@ impl Suite {
 fn missing(binary: &std::path::Path) -> Result<Option<String>> {
     // Of no daemon: what the host could offer.
     let output = Command::new(binary)
-        .args(["--socket", "/nonexistent/agentguard.sock", "doctor", "--json"])
+        .args([
+            "--socket",
+            "/nonexistent/agentguard.sock",
+            "doctor",
+            "--json",
+        ])
         .output()?;
     let report: Value = serde_json::from_slice(&output.stdout)
         .with_context(|| format!("doctor: {}", crate::daemon::both(&output)))?;
@@ -150,7 +161,11 @@ fn missing(binary: &std::path::Path) -> Result<Option<String>> {
     if files["status"] == "enforcing" {
         return Ok(None);
     }
-    let why = files["detail"].as_str().unwrap_or_default().trim().to_owned();
+    let why = files["detail"]
+        .as_str()
+        .unwrap_or_default()
+        .trim()
+        .to_owned();
     if binary::expects_lsm() {
         bail!("this test machine has BPF LSM, and doctor says of files: {why}");
     }
