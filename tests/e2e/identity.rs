@@ -35,7 +35,7 @@ const LINEAGES: [&[&str]; 9] = [
     &["posix_spawn", "thread"],
     &["shell", "orphan"],
     &["thread", "fork", "thread"],
-    &["nobody", "setsid", "spawn"],
+    &["nobody", "setsid", "thread"],
 ];
 
 fn via(request: &Value, lineage: &[&str]) -> Value {

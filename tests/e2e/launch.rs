@@ -6,6 +6,7 @@ use std::process::{Output, Stdio};
 use agentguard_tests::daemon::both;
 use agentguard_tests::runner::Test;
 use agentguard_tests::suite::Suite;
+use agentguard_tests::wait::until;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -66,7 +67,7 @@ fn exit_codes(suite: &mut Suite) -> Result<()> {
     run("worker", &["sh", "-c", "exit 7"], 7)?;
     run("worker", &["true"], 0)?;
     run("worker", &["no-such-command-here"], 127)?;
-    run("worker", &["/etc/hostname"], 126)?;
+    run("worker", &[&suite.places.file("ok/no-program")?], 126)?;
     let said = run("worked", &["true"], 1)?;
     ensure!(said.contains("did you mean `worker`"), "{said}");
     let mut command = suite
@@ -84,7 +85,7 @@ fn exit_codes(suite: &mut Suite) -> Result<()> {
 }
 
 fn signals(suite: &mut Suite) -> Result<()> {
-    for signal in [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGINT] {
+    for signal in [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGUSR1] {
         let mut command = suite
             .daemon
             .command(&["run", "--agent", "worker", "--", "sh", "-c"]);
@@ -99,7 +100,12 @@ fn signals(suite: &mut Suite) -> Result<()> {
         std::io::BufRead::read_line(&mut out, &mut line)?;
         ensure!(line == "ready\n", "{line}");
         kill(Pid::from_raw(child.id().cast_signed()), signal)?;
-        let status = child.wait()?;
+        let status = until("the signal ends the command", || Ok(child.try_wait()?));
+        if status.is_err() {
+            child.kill()?;
+            child.wait()?;
+        }
+        let status = status?;
         ensure!(status.signal() == Some(signal as i32), "{signal}: {status}");
     }
     Ok(())

@@ -5,6 +5,7 @@ use std::fs;
 
 use agentguard_tests::runner::Test;
 use agentguard_tests::suite::Suite;
+use agentguard_tests::wait::until;
 use anyhow::{Result, ensure};
 use serde_json::json;
 
@@ -114,6 +115,22 @@ fn withdrawn(suite: &mut Suite) -> Result<()> {
     fs::remove_file(&file)?;
     suite.reload()?;
     tagged.must_not(&tcp)?;
+    let run = tagged.run()?.to_owned();
+    tagged.end()?;
+    let end = until("the run ends", || {
+        let shown = suite.daemon.json(&["runs", "show", &run, "--json"])?;
+        Ok((shown["state"] == "ended").then_some(shown))
+    })?;
+    ensure!(
+        end["end"]["complete"] == true && end["end"]["denials"] != 0,
+        "{end}"
+    );
+    let events = suite.daemon.events(&run)?;
+    let denied = events.iter().find(|event| event["reason"] == "no-policy");
+    ensure!(
+        denied.is_some_and(|event| event["blocked"] == true),
+        "{events:#?}"
+    );
     suite
         .daemon
         .cli_ends(&["run", "--agent", "passing", "--", "true"], 1)?;

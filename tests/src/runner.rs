@@ -131,7 +131,7 @@ fn run(tests: &[&Test], suite: &mut Suite) -> ExitCode {
         for (name, error) in &failures {
             println!("\n---- {name} ----\n{error:?}");
         }
-        println!("\nthe daemon's log:\n{}", suite.daemon.log_text());
+        println!("\nthe end of the daemon's log:\n{}", suite.daemon.log_end());
     }
     let verdict = if failures.is_empty() { "ok" } else { "FAILED" };
     let failed = failures.len();
