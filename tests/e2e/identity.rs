@@ -38,28 +38,29 @@ const LINEAGES: [&[&str]; 9] = [
     &["nobody", "setsid", "thread"],
 ];
 
-fn via(request: &Value, lineage: &[&str]) -> Value {
-    let mut request = request.clone();
-    request["via"] = json!(lineage);
-    request
-}
-
-/// Both requests by every lineage, tagged and untagged at the same time.
+/// All requests in one task by every lineage, tagged and untagged at the same time.
 fn twins(suite: &Suite, allowed: &[Value], refused: &[Value]) -> Result<()> {
+    let requests = [allowed, refused].concat();
     let mut tagged = suite.tagged("worker")?;
     let mut free = suite.untagged()?;
     for lineage in LINEAGES {
-        for request in allowed {
-            tagged.may(&via(request, lineage))?;
+        let batch = json!({ "op": "batch", "requests": requests, "via": lineage });
+        let answers = tagged.may(&batch)?;
+        for (index, request) in requests.iter().enumerate() {
+            let answer = &answers[index];
+            let expected = if index < allowed.len() {
+                answer["ok"] == true
+            } else {
+                answer["errno"] == "EPERM"
+            };
+            ensure!(expected, "tagged, by {lineage:?}: {request} got {answer}");
         }
-        for request in refused {
-            tagged.must_not(&via(request, lineage))?;
-        }
-    }
-    for lineage in [&["fork", "fork"][..], &["spawn", "fork"]] {
-        for request in allowed.iter().chain(refused) {
-            free.may(&via(request, lineage))?;
-        }
+        let answers = free.may(&batch)?;
+        let all = answers.as_array().context("no answers")?;
+        ensure!(
+            all.iter().all(|answer| answer["ok"] == true),
+            "untagged: {answers}"
+        );
     }
     Ok(())
 }

@@ -272,6 +272,12 @@ def command(argv, env):
 
 
 @operation
+def batch(requests):
+    """Several requests in one task; returns how each ended."""
+    return [passed_on(request.get("via", []), request) for request in requests]
+
+
+@operation
 def child_start():
     """Starts a child that lives until `child_end`."""
     process = subprocess.Popen(["sleep", "600"], stdin=subprocess.DEVNULL)

@@ -70,7 +70,7 @@ impl Agent {
     }
 
     fn answer(&mut self) -> Result<Value> {
-        let Ok(line) = self.answers.recv_timeout(DEADLINE * 3) else {
+        let Ok(line) = self.answers.recv_timeout(DEADLINE) else {
             let status = self.child.try_wait()?;
             bail!("{} does not answer ({status:?})", self.name);
         };
