@@ -436,7 +436,10 @@ fn chain(error: &dyn std::error::Error) -> String {
         }
         source = cause.source();
     }
-    text
+    // A refused load ends so even when the verifier never saw the program.
+    let text = text.trim_end();
+    let text = text.strip_suffix("Verifier output:").unwrap_or(text);
+    text.trim_end_matches(['.', ' ']).to_owned()
 }
 
 pub(super) fn failed(what: &str, error: &dyn std::error::Error) -> KernelError {
