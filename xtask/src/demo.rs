@@ -229,6 +229,11 @@ fn play_untagged(scene: &Scene) -> Result<String> {
             report["outcome"]
         );
     }
+    // The script without a policy leaves one attempt out: see `Scene::play`.
+    let wanted = steps::all(scene)?.len() - 1;
+    if reports.len() != wanted {
+        bail!("the script reported {} attempts of {wanted}", reports.len());
+    }
     let visits = scene.unlisted_visits();
     scene.model.take_visits();
     scene.mirror.take_visits();
