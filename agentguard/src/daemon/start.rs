@@ -96,7 +96,7 @@ async fn serve(
 ) -> Result<Served, DaemonError> {
     files::ensure_directory(&config.runtime_dir, 0o755)?;
     let accounts = Accounts::default();
-    let listener = Listener::bind(&config.socket(), accounts.gid(&config.socket_group))?;
+    let listener = Listener::bind(&config.socket())?;
     let exporter = bind_exporter(config).await?;
     let control = Arc::new(Control {
         engine: base.engine.clone(),
