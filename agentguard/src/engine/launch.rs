@@ -168,9 +168,13 @@ impl Engine {
         if !self.port.needs_landlock() {
             return Ok(None);
         }
-        let tree = landlock::HostTree::of_host().map_err(|error| {
-            LaunchError::Files(FileError::new("read", Path::new("/proc/1"), error))
-        })?;
+        // Process 1 can be out of sight even for root (in hardened guests). Our own view
+        // is as good if it is the launcher's: the launcher compares mount namespaces.
+        let tree = landlock::HostTree::of_host()
+            .or_else(|_| landlock::HostTree::here())
+            .map_err(|error| {
+                LaunchError::Files(FileError::new("read", Path::new("/proc"), error))
+            })?;
         // Accepting `files` as degraded is accepting these, and they are reported.
         let concessions = landlock::Concessions {
             listing: true,
