@@ -21,7 +21,7 @@ fn threads(suite: &mut Suite) -> Result<()> {
     let denied = suite.places.file("no/raced")?;
     let allowed = suite.places.file("ok/raced")?;
     let begun = Instant::now();
-    let hammer = suite.hammer("worker", 64, &[denied, allowed])?;
+    let hammer = suite.hammer("worker", (64, 0), &[denied, allowed])?;
     // Not to wait for something, but to give it that much time.
     std::thread::sleep(Duration::from_secs(seconds));
     let tallies = hammer.finish()?;

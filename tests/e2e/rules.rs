@@ -86,7 +86,7 @@ fn one_instant(suite: &mut Suite) -> Result<()> {
     };
     suite.install(&manifest(suite, true))?;
     suite.reload()?;
-    let hammer = suite.hammer("changing", 4, &[always, never, changing])?;
+    let hammer = suite.hammer("changing", (2, 2_000), &[always, never, changing])?;
     for round in 0..6 {
         suite.install(&manifest(suite, round % 2 == 1))?;
         suite.reload()?;

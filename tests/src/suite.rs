@@ -124,17 +124,22 @@ impl Suite {
         Agent::start("the untagged process", command)
     }
 
-    /// Starts a hammer as this agent.
+    /// Starts a hammer as this agent: threads, and microseconds between two rounds.
     ///
     /// # Errors
     /// It does not start.
-    pub fn hammer(&self, agent: &str, threads: usize, paths: &[String]) -> Result<Agent> {
+    pub fn hammer(
+        &self,
+        agent: &str,
+        (threads, pause): (usize, u64),
+        paths: &[String],
+    ) -> Result<Agent> {
         let this = std::env::current_exe()?;
         let mut command = self.daemon.command(&["run", "--agent", agent, "--"]);
         command
             .arg(this)
             .arg(hammer::FLAG)
-            .arg(threads.to_string())
+            .args([threads.to_string(), pause.to_string()])
             .args(paths);
         Agent::start(&format!("the hammer of {agent}"), command)
     }
