@@ -18,7 +18,7 @@ pub const DEFAULT_FILE: &str = "/etc/agentguard/agentguard.yaml";
 /// Name of the API socket in the runtime directory.
 pub const SOCKET: &str = "agentguard.sock";
 
-/// The configuration. Defaults are those of the documentation in docs/configuration.md.
+/// The configuration. systemd/agentguard.yaml shows every setting with its default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Directory of manifests.

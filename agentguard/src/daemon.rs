@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use crate::agents::RegistryError;
 use crate::config::Config;
 use crate::control;
-use crate::engine::{Engine, Handle, LoadError, Loader};
+use crate::engine::{Engine, Handle, LoadError, Loader, Trigger};
 use crate::event::{Daemon as DaemonFacts, Detail, Kind};
 use crate::exporter::tls::TlsError;
 use crate::files::{FileError, Lock, LockError};
@@ -158,7 +158,7 @@ impl Daemon {
             tracing::error!("metrics go on with the old certificates: {error}");
         }
         // A refusal is logged and recorded where it is found.
-        let status = match self.loader.load("signal").await {
+        let status = match self.loader.load(Trigger::Signal).await {
             Ok(loaded) => start::status_line(&loaded),
             Err(_) => "a reload was refused; the policy in force stays".to_owned(),
         };

@@ -21,7 +21,7 @@ use agentguard_common::event::Kind as RecordKind;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::launch::{Launch, LaunchError, Started};
-pub use self::policy::{InForce, LoadError, Loaded, Loader, Refusal, Sources, load_names};
+pub use self::policy::{InForce, LoadError, Loaded, Loader, Refusal, Sources, Trigger, load_names};
 pub use self::report::{AgentReport, StatusReport};
 use self::rings::Rings;
 use crate::agents::Registry;

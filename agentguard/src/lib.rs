@@ -21,6 +21,7 @@ pub mod files;
 pub mod kernel;
 pub mod landlock;
 pub mod log;
+mod memory;
 pub mod mounts;
 pub mod notify;
 pub mod pipeline;

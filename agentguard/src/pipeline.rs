@@ -123,6 +123,7 @@ impl Pipeline {
 
     fn records(&mut self, records: &[RawRecord]) {
         let clock = Clock::now();
+        let mut unreadable = None;
         for raw in records {
             match decode::decode(raw) {
                 Ok(record) => {
@@ -136,11 +137,14 @@ impl Pipeline {
                 }
                 Err(error) => {
                     self.metrics.count_drop("undecodable", 1);
-                    tracing::error!(
-                        "a kernel record could not be read ({error}); do the daemon and the kernel programs have the same version? `agentguard doctor` shows both"
-                    );
+                    unreadable = Some(error);
                 }
             }
+        }
+        if let Some(error) = unreadable {
+            tracing::error!(
+                "kernel records could not be read ({error}); are the kernel programs of another version than the daemon? restart it to load its own"
+            );
         }
     }
 

@@ -72,8 +72,16 @@ fn compare(
     );
     let (ended, under_observe) = script(suite, "watcher", &prepare()?)?;
     ensure!(ended.iter().all(|ok| *ok), "observed: {ended:?}");
-    let one: Vec<Value> = under_enforce.iter().map(essence).collect();
-    let other: Vec<Value> = under_observe.iter().map(essence).collect();
+    // Denials have a ring of their own: between the two rings there is no order.
+    let sorted = |decisions: &[Value]| {
+        let mut all: Vec<String> = decisions
+            .iter()
+            .map(|event| essence(event).to_string())
+            .collect();
+        all.sort();
+        all
+    };
+    let (one, other) = (sorted(&under_enforce), sorted(&under_observe));
     ensure!(one == other, "enforced {one:#?}\nobserved {other:#?}");
     let denied = under_enforce
         .iter()

@@ -60,9 +60,9 @@ fn check(paths: &[PathBuf]) -> Report {
     };
     let manifests: Vec<Arc<Manifest>> = set.manifests.into_iter().map(Arc::new).collect();
     let mut diagnostics = set.warnings;
-    let refused = compile(&manifests);
-    let ok = refused.is_empty();
-    diagnostics.extend(refused);
+    let compiled = compile(&manifests);
+    let ok = !compiled.iter().any(Diagnostic::is_error);
+    diagnostics.extend(compiled);
     Report {
         ok,
         agents: manifests.iter().map(|manifest| agent(manifest)).collect(),
@@ -78,10 +78,11 @@ fn compile(manifests: &[Arc<Manifest>]) -> Vec<Diagnostic> {
     let Ok(mounts) = MountTable::read(Path::new("/proc/self/mountinfo")) else {
         return Vec::new();
     };
-    let set: Vec<_> = (0..).zip(manifests.iter().map(Arc::clone)).collect();
-    policy::compile::compile(&set, &mounts, 1)
-        .err()
-        .unwrap_or_default()
+    let set: Vec<_> = (1..).zip(manifests.iter().map(Arc::clone)).collect();
+    match policy::compile::compile(&set, &mounts, 1) {
+        Ok(compiled) => compiled.warnings,
+        Err(errors) => errors,
+    }
 }
 
 fn agent(manifest: &Manifest) -> Agent {

@@ -110,6 +110,10 @@ fn unreachable(socket: &Path, error: &io::Error) -> Ending {
     )
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature that `map_err` asks for"
+)]
 fn broken(error: io::Error) -> Ending {
     let reason = match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "it does not answer".to_owned(),

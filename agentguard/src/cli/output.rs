@@ -207,6 +207,16 @@ pub(super) fn command(arguments: &[String]) -> String {
     quoted.collect::<Vec<_>>().join(" ")
 }
 
+/// The same, cut for a table.
+pub(super) fn short_command(arguments: &[String]) -> String {
+    const WIDTH: usize = 72;
+    let text = command(arguments);
+    match text.char_indices().nth(WIDTH) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::output::{Output, Table, command};
+use super::output::{Output, Table, short_command};
 use super::{Outcome, client};
 use crate::api::Processes;
 
@@ -32,7 +32,7 @@ pub(super) fn run(socket: &Path, json: bool) -> Outcome {
             process.run.map(|run| run.to_string()).unwrap_or_default(),
             match process.command.as_slice() {
                 [] => process.exe.unwrap_or_default(),
-                arguments => command(arguments),
+                arguments => short_command(arguments),
             },
         ]);
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use uuid::Uuid;
 
-use super::output::{Colour, Output, Table, command, time};
+use super::output::{Colour, Output, Table, command, short_command, time};
 use super::{Outcome, client};
 use crate::api::{Run, Runs};
 
@@ -53,7 +53,7 @@ pub(super) fn list(socket: &Path, agent: Option<&str>, ended: usize, json: bool)
             (Colour::Plain, run.tasks.to_string()),
             (denied, run.denials.to_string()),
             record,
-            (Colour::Plain, command(&run.command)),
+            (Colour::Plain, short_command(&run.command)),
         ]);
     }
     if table.is_empty() {

@@ -18,7 +18,7 @@ use crate::policy::{duration, yaml};
 use crate::sinks::ledger::Fsync;
 
 /// Keys of the file.
-const KEYS: [&str; 12] = [
+pub(super) const KEYS: [&str; 12] = [
     "agents_dir",
     "state_dir",
     "runtime_dir",
@@ -119,6 +119,7 @@ impl Reader<'_> {
             "runtime_dir" => self.path(field, |config, path| config.runtime_dir = path),
             "pins_dir" => self.path(field, |config, path| config.pins_dir = path),
             "mountinfo" => self.path(field, |config, path| config.mountinfo = path),
+            "cgroup_root" if matches!(field.value.value, Value::Null) => {}
             "cgroup_root" => self.path(field, |config, path| config.cgroup_root = Some(path)),
             "socket_group" => self.word(field, account, |config, name| config.socket_group = name),
             "slice" => self.word(field, slice, |config, name| config.slice = name),

@@ -76,6 +76,24 @@ slice: test.slice
     assert_eq!(parse(text).unwrap(), expected);
 }
 
+/// The shipped file shows every setting, commented out, with its default.
+#[test]
+fn the_shipped_file_shows_the_defaults() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../systemd/agentguard.yaml");
+    let shipped = std::fs::read_to_string(path).unwrap();
+    assert_eq!(parse(&shipped).unwrap(), Config::default());
+    let settings: String = shipped
+        .lines()
+        .filter_map(|line| line.strip_prefix('#'))
+        .filter(|line| !line.is_empty() && (!line.starts_with(' ') || line.starts_with("  ")))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert_eq!(parse(&settings).unwrap(), Config::default(), "{settings}");
+    for key in read::KEYS {
+        assert!(settings.contains(&format!("{key}:")), "{key} is not shown");
+    }
+}
+
 #[test]
 fn metrics_can_be_off() {
     assert_eq!(parse("metrics: null").unwrap().metrics, None);

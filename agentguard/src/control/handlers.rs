@@ -18,7 +18,7 @@ use super::processes;
 use super::request::{self, EventQuery, Route};
 use super::views;
 use crate::api;
-use crate::engine::{Launch, StatusReport, launch};
+use crate::engine::{Launch, StatusReport, Trigger, launch};
 use crate::files::FileError;
 use crate::kernel::ProtectionStatus;
 use crate::runs::{ENDED_RUNS, Run};
@@ -48,7 +48,7 @@ impl Control {
             Route::Agents => self.agents(role).await,
             Route::Reload => {
                 role.operate("reloading policies", &self.socket_group)?;
-                let loaded = self.loader.load("api").await?;
+                let loaded = self.loader.load(Trigger::Api).await?;
                 json(&api::Reloaded {
                     policy_generation: loaded.generation,
                     agents: loaded.agents,

@@ -13,7 +13,6 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use nix::unistd::Gid;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -48,7 +47,7 @@ impl Listener {
     ///
     /// # Errors
     /// The path is in use or cannot be bound.
-    pub fn bind(path: &Path, group: Option<u32>) -> Result<Self, FileError> {
+    pub fn bind(path: &Path) -> Result<Self, FileError> {
         let fail = |what| move |error| FileError::new(what, path, error);
         if let Ok(metadata) = fs::symlink_metadata(path) {
             if !metadata.file_type().is_socket() {
@@ -64,12 +63,9 @@ impl Listener {
             fs::remove_file(path).map_err(fail("remove the old socket"))?;
         }
         let socket = UnixListener::bind(path).map_err(fail("bind"))?;
-        // Everyone may connect; see the module `control` for why.
+        // Everyone may connect, so the owner and the group do not matter; see the
+        // module `control` for why.
         fs::set_permissions(path, Permissions::from_mode(0o666)).map_err(fail("open up"))?;
-        if let Some(group) = group {
-            nix::unistd::chown(path, None, Some(Gid::from_raw(group)))
-                .map_err(|errno| FileError::new("change the group of", path, errno.into()))?;
-        }
         Ok(Self {
             socket,
             path: path.to_owned(),
@@ -247,14 +243,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let listener = Listener::bind(&path, None).unwrap();
+        let listener = Listener::bind(&path).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o666);
-        let error = Listener::bind(&path, None).err().unwrap().to_string();
+        let error = Listener::bind(&path).err().unwrap().to_string();
         assert!(error.contains("another daemon answers"), "{error}");
         drop(listener);
         assert!(!path.exists());
         fs::write(&path, "").unwrap();
-        assert!(Listener::bind(&path, None).is_err());
+        assert!(Listener::bind(&path).is_err());
     }
 }

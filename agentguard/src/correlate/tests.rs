@@ -1,4 +1,4 @@
-use agentguard_common::event::Kind as RecordKind;
+use agentguard_common::event::{Kind as RecordKind, flag};
 use agentguard_common::verb::Verb;
 use agentguard_common::verdict::{Reason, Verdict};
 use expect_test::{Expect, expect};
@@ -14,6 +14,9 @@ const RUN: Uuid = Uuid::from_u128(0x0189_0a5d_ac96_774b_bcce_b302_099a_8057);
 /// A correlator that knows one run of `coder` and generation 1 of its policy.
 fn correlator() -> Correlator {
     let mut correlator = Correlator::default();
+    let mounts =
+        b"22 1 0:8 / / rw - ext4 /dev/vda1 rw\n23 22 0:9 /data /mnt/data rw - ext4 /dev/vdb rw\n";
+    correlator.learn_mounts(Arc::new(MountTable::parse(mounts).unwrap()));
     correlator.learn_policy(Arc::new(policy(1, "deny /srv/**")));
     correlator.learn_run(KnownRun {
         serial: TAG.run_serial,
@@ -262,6 +265,19 @@ fn paths_that_are_not_text_keep_their_bytes() {
     let json = serde_json::to_value(event(&mut correlator(), &raw).unwrap()).unwrap();
     assert_eq!(json["object"]["path"], "/srv/\u{fffd}");
     assert_eq!(json["object"]["path_hex"], "2f7372762fff");
+}
+
+#[test]
+fn a_path_has_the_hosts_name() {
+    let mut raw = path_record(Verb::Write, Verdict::Deny, "/data/x");
+    raw.header.device = 9;
+    let json = serde_json::to_value(event(&mut correlator(), &raw).unwrap()).unwrap();
+    assert_eq!(json["object"]["path"], "/mnt/data/x");
+    raw.header.flags = flag::ANONYMOUS;
+    raw.tail = b"memfd:x".to_vec();
+    let json = serde_json::to_value(event(&mut correlator(), &raw).unwrap()).unwrap();
+    assert_eq!(json["object"]["path"], "memfd:x");
+    assert_eq!(json["object"]["anonymous"], true);
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::control::{Control, Facts, Listener, Serving};
 use crate::correlate::{Correlator, PolicyNames};
 use crate::engine::{
     self, Context, Engine, Handle, LoadError, Loaded, Loader, PipelineEnds, Prepared, Sources,
+    Trigger,
 };
 use crate::event::{Detail, Kind};
 use crate::exporter::tls::Tls;
@@ -69,14 +70,14 @@ async fn enforce(
 ) -> Result<(Arc<Loader>, Mounts), DaemonError> {
     let engine = &base.engine;
     let record_start = |engine: &mut Engine| {
-        engine.emit(Kind::DaemonStarted, Detail::Daemon(facts(engine.port())))
+        engine.emit(Kind::DaemonStarted, Detail::Daemon(facts(engine.port())));
     };
     engine.call(record_start).await.map_err(LoadError::from)?;
     // Watched from before the first look at them, so that no change is missed.
     let watched = Mounts::watch(&config.mountinfo).map_err(system("watch the host's mounts"))?;
     warn_unknown_protections(config, engine).await;
     let loader = Arc::new(Loader::new(engine.clone(), sources(config), names));
-    loader.load("start").await?;
+    loader.load(Trigger::Start).await?;
     Ok((loader, watched))
 }
 
@@ -95,7 +96,7 @@ async fn serve(
 ) -> Result<Served, DaemonError> {
     files::ensure_directory(&config.runtime_dir, 0o755)?;
     let accounts = Accounts::default();
-    let listener = Listener::bind(&config.socket(), accounts.gid(&config.socket_group))?;
+    let listener = Listener::bind(&config.socket())?;
     let exporter = bind_exporter(config).await?;
     let control = Arc::new(Control {
         engine: base.engine.clone(),

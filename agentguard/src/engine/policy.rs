@@ -14,11 +14,41 @@ use crate::correlate::PolicyNames;
 use crate::event::{Detail, Kind, LoadedAgent, PolicyLoaded};
 use crate::files::{self, Durability, FileError};
 use crate::kernel::{KernelError, Protection, ProtectionStatus};
+use crate::memory;
 use crate::mounts::MountTable;
 use crate::pipeline::Message;
 use crate::policy::compile::Compiled;
 use crate::policy::manifest::{Manifest, Mode, Permissions, RuleSet, Verb, Verdict};
 use crate::policy::{self, LoadOptions};
+
+/// What asks for a load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// The daemon starts.
+    Start,
+    /// SIGHUP.
+    Signal,
+    /// The API.
+    Api,
+    /// The host's mounts changed.
+    Mounts,
+}
+
+impl Trigger {
+    /// The value of `trigger` in events.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Signal => "signal",
+            Self::Api => "api",
+            Self::Mounts => "mounts",
+        }
+    }
+}
+
+/// Agents with their kernel indexes.
+pub type IndexedAgents = Vec<(u32, Arc<Manifest>)>;
 
 /// The policy in force.
 #[derive(Clone, Debug, Default)]
@@ -28,7 +58,9 @@ pub struct InForce {
     /// When it came into force.
     pub loaded: Timestamp,
     /// The agents in it, with their kernel indexes.
-    pub agents: Vec<(u32, Arc<Manifest>)>,
+    pub agents: IndexedAgents,
+    /// The mounts that it was compiled for.
+    pub mounts: Arc<MountTable>,
     /// Why the last attempt to load another was refused.
     pub last_refusal: Option<Refusal>,
 }
@@ -139,7 +171,7 @@ impl Loader {
     ///
     /// # Errors
     /// See [`LoadError`]; the policy in force stays.
-    pub async fn load(&self, trigger: &'static str) -> Result<Loaded, LoadError> {
+    pub async fn load(&self, trigger: Trigger) -> Result<Loaded, LoadError> {
         let mut names = self.names.lock().await;
         let directory = self.sources.agents.clone();
         let options = LoadOptions {
@@ -162,29 +194,31 @@ impl Loader {
         result
     }
 
-    /// Compiles the manifests in force anew, because the host's mounts changed.
-    /// The manifests on the disk are not looked at: a mount is no reload.
+    /// Compiles the manifests in force anew if the host's mounts are not those
+    /// that they were compiled for. The manifests on the disk are not looked
+    /// at: a mount is no reload.
     ///
     /// # Errors
     /// See [`LoadError`]; the policy in force stays.
-    pub async fn follow_mounts(&self) -> Result<Loaded, LoadError> {
+    pub async fn follow_mounts(&self) -> Result<(), LoadError> {
         let mut names = self.names.lock().await;
-        let manifests = self
-            .engine
-            .call(|engine| {
-                let agents = engine.policy.agents.iter();
-                agents.map(|(_, manifest)| Arc::clone(manifest)).collect()
-            })
-            .await?;
-        let result = self.install(manifests, "mounts", &mut names).await;
-        self.tell_refusal("mounts", &result).await;
-        result
+        let in_force = self.engine.call(|engine| engine.policy.clone()).await?;
+        let mountinfo = self.sources.mountinfo.clone();
+        let now = tokio::task::spawn_blocking(move || MountTable::read(&mountinfo)).await?;
+        if now.is_ok_and(|now| now == *in_force.mounts) {
+            return Ok(());
+        }
+        let agents = in_force.agents.into_iter();
+        let manifests = agents.map(|(_, manifest)| manifest).collect();
+        let result = self.install(manifests, Trigger::Mounts, &mut names).await;
+        self.tell_refusal(Trigger::Mounts, &result).await;
+        result.map(|_| ())
     }
 
     async fn install(
         &self,
         manifests: Vec<Arc<Manifest>>,
-        trigger: &'static str,
+        trigger: Trigger,
         in_force: &mut Option<Arc<PolicyNames>>,
     ) -> Result<Loaded, LoadError> {
         let accepted = self.sources.accept_degraded.clone();
@@ -213,18 +247,23 @@ impl Loader {
             .call(move |engine| engine.put(&compiled, registry, set, told, trigger))
             .await??;
         *in_force = Some(names);
+        memory::give_back();
         Ok(loaded)
     }
 
-    async fn tell_refusal(&self, trigger: &'static str, result: &Result<Loaded, LoadError>) {
+    async fn tell_refusal(&self, trigger: Trigger, result: &Result<Loaded, LoadError>) {
         let Err(error) = result else {
             return;
         };
         let problems = error.problems();
-        tracing::error!(
-            "policy refused ({trigger}), the policy in force stays: {}",
-            problems.join("; ")
-        );
+        // A start that fails ends the daemon, whose last words say why.
+        if trigger != Trigger::Start {
+            tracing::error!(
+                "policy refused ({}), the policy in force stays: {}",
+                trigger.name(),
+                problems.join("; ")
+            );
+        }
         // When the engine is gone there is nobody left to tell.
         let _ = self
             .engine
@@ -247,6 +286,9 @@ fn compile(
                 problems: diagnostics.iter().map(ToString::to_string).collect(),
             }
         })?;
+    for warning in &compiled.warnings {
+        tracing::warn!("{warning}");
+    }
     registry.save(&sources.registry)?;
     Ok(compiled)
 }
@@ -273,7 +315,7 @@ impl Engine {
         &self,
         manifests: &[Arc<Manifest>],
         accepted: &BTreeSet<String>,
-    ) -> Result<(Registry, Vec<(u32, Arc<Manifest>)>), LoadError> {
+    ) -> Result<(Registry, IndexedAgents), LoadError> {
         let problems = missing_protections(&self.port.protections(), manifests, accepted);
         if !problems.is_empty() {
             return Err(LoadError::Protections { problems });
@@ -288,12 +330,13 @@ impl Engine {
         &mut self,
         compiled: &Compiled,
         registry: Registry,
-        agents: Vec<(u32, Arc<Manifest>)>,
+        agents: IndexedAgents,
         names: Arc<PolicyNames>,
-        trigger: &'static str,
+        trigger: Trigger,
     ) -> Result<Loaded, LoadError> {
         self.port.put_policy(compiled)?;
-        self.tell(Message::Mounts(Arc::new(compiled.mounts.clone())));
+        let mounts = Arc::new(compiled.mounts.clone());
+        self.tell(Message::Mounts(Arc::clone(&mounts)));
         self.tell(Message::Policy(names));
         let loaded = Loaded {
             generation: compiled.generation,
@@ -304,13 +347,14 @@ impl Engine {
             generation: compiled.generation,
             loaded: Timestamp::now(),
             agents,
+            mounts,
             last_refusal: None,
         };
         self.tell_loaded(trigger);
         Ok(loaded)
     }
 
-    fn tell_loaded(&mut self, trigger: &'static str) {
+    fn tell_loaded(&mut self, trigger: Trigger) {
         let agents = self.policy.agents.iter().map(|(_, manifest)| LoadedAgent {
             agent: manifest.name.clone(),
             environment: manifest.environment.as_str().to_owned(),
@@ -319,18 +363,19 @@ impl Engine {
         });
         let loaded = PolicyLoaded {
             policy_generation: self.policy.generation,
-            trigger,
+            trigger: trigger.name(),
             agents: agents.collect(),
         };
         tracing::info!(
-            "policy generation {} in force ({trigger}), agents: {}",
+            "policy generation {} in force ({}), agents: {}",
             loaded.policy_generation,
+            loaded.trigger,
             loaded.agents.len()
         );
         self.emit(Kind::PolicyLoaded, Detail::PolicyLoaded(loaded));
     }
 
-    fn refuse(&mut self, trigger: &'static str, problems: Vec<String>) {
+    fn refuse(&mut self, trigger: Trigger, problems: Vec<String>) {
         self.context.metrics.count_load_failure();
         self.policy.last_refusal = Some(Refusal {
             time: Timestamp::now(),
@@ -338,7 +383,10 @@ impl Engine {
         });
         self.emit(
             Kind::PolicyRefused,
-            Detail::PolicyRefused { trigger, problems },
+            Detail::PolicyRefused {
+                trigger: trigger.name(),
+                problems,
+            },
         );
     }
 }

@@ -122,7 +122,7 @@ fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'s
     Ok(certificates)
 }
 
-fn file(what: &'static str, path: &Path, reason: impl ToString) -> TlsError {
+fn file(what: &'static str, path: &Path, reason: impl std::fmt::Display) -> TlsError {
     TlsError::File {
         what,
         path: path.to_owned(),

@@ -11,6 +11,7 @@ use agentguard_common::verdict::Verdict;
 use uuid::Uuid;
 
 use crate::event::{Decision, Detail, Event, Object};
+use crate::policy::text::escape_unprintable;
 
 /// Lines that wait to be logged. One more is left out (the ledger has it).
 const QUEUE: usize = 256;
@@ -90,7 +91,7 @@ impl Journal {
         }
         // A full queue leaves the line out: the ledger has the event.
         let _ = self.queue.try_send(Line {
-            text,
+            text: escape_unprintable(&text),
             denied,
             agent: identity.agent.clone(),
             run: identity.run,
