@@ -1,6 +1,7 @@
 //! AgentGuard's development tasks, run as `cargo xtask <command>`.
 
 mod apt;
+mod demo;
 mod ebpf;
 mod host;
 mod package;
@@ -30,6 +31,8 @@ enum Task {
     Test(test::Args),
     /// Boot test kernels under QEMU and run a command, or the privileged suite, inside
     Vm(vm::cli::Args),
+    /// Show the main job on real input: an agent at work, what it may and what is blocked
+    Demo(demo::Args),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Task::Package(args) => package::main(&args),
         Task::Test(args) => test::main(&args),
         Task::Vm(args) => vm::main(&args),
+        Task::Demo(args) => demo::main(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

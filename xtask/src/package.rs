@@ -104,10 +104,23 @@ fn generate(host: &Host, release: &Path) -> Result<()> {
         let text = Tool::new(&program).args(["completions", shell]).read()?;
         write(&completions.join(name), &text)?;
     }
-    write(
-        &into.join("third-party-licenses.txt"),
-        &notices::collect(host)?,
-    )
+    let licenses = into.join("third-party-licenses.txt");
+    write(&licenses, &notices::collect(host)?)?;
+    let mut big = files(&man)?;
+    big.push(licenses);
+    // As Debian wants manual pages; without a time, the same pages give the same bytes.
+    Tool::new("gzip")
+        .args(["--best", "--no-name"])
+        .args(big)
+        .run_quiet()
+}
+
+fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))?;
+    entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()
+        .with_context(|| format!("cannot list {}", dir.display()))
 }
 
 fn write(file: &Path, text: &str) -> Result<()> {

@@ -123,7 +123,7 @@ impl From<LaunchError> for Failed {
             LaunchError::Ambiguous { .. } => Code::Conflict,
             LaunchError::Refused(_) => Code::Refused,
             LaunchError::Invalid(_) => Code::BadRequest,
-            LaunchError::Record(_) | LaunchError::Random(_) => Code::Failed,
+            LaunchError::Record(_) | LaunchError::Random(_) | LaunchError::Files(_) => Code::Failed,
             LaunchError::Kernel(_) => {
                 let LaunchError::Kernel(error) = error else {
                     return Self::new(Code::Failed, error.to_string());

@@ -1,6 +1,7 @@
 //! Starting a run: the rules of who may, and the steps in their order.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::files::FileError;
 use crate::kernel::{KernelError, NewRun};
 use crate::landlock;
 use crate::pipeline::Message;
+use crate::policy::compile::protected;
 use crate::policy::manifest::{Authority, Manifest};
 use crate::policy::{duration, text};
 use crate::runs::Run;
@@ -94,6 +96,11 @@ pub enum LaunchError {
     /// The run cannot be recorded, so it does not start.
     #[error("the run cannot be recorded: {0}")]
     Record(#[from] FileError),
+    /// What the run's files are confined to cannot be worked out.
+    #[error(
+        "the run's files cannot be confined: {0}; the daemon must see the host's files (ProtectProc=, CAP_SYS_PTRACE)"
+    )]
+    Files(FileError),
     /// No random numbers for the trace context.
     #[error(transparent)]
     Random(#[from] NoRandom),
@@ -149,15 +156,36 @@ impl Engine {
             traceparent: traceparent.to_string(),
             ended: None,
         };
+        let landlock = self.confinement(&manifest)?;
         let run = self.enrol(run, &launch.process)?;
         self.context.metrics.count_run();
-        Ok(Started {
-            landlock: self
-                .port
-                .needs_landlock()
-                .then(|| landlock::Rules::of(&manifest)),
-            run,
-        })
+        Ok(Started { landlock, run })
+    }
+
+    /// What the launcher has to confine itself to, where no LSM program decides
+    /// about files. What that leaves open is logged for every run.
+    fn confinement(&self, manifest: &Manifest) -> Result<Option<landlock::Rules>, LaunchError> {
+        if !self.port.needs_landlock() {
+            return Ok(None);
+        }
+        // Process 1 can be out of sight even for root (in hardened guests). Our own view
+        // is as good if it is the launcher's: the launcher compares mount namespaces.
+        let tree = landlock::HostTree::of_host()
+            .or_else(|_| landlock::HostTree::here())
+            .map_err(|error| {
+                LaunchError::Files(FileError::new("read", Path::new("/proc"), error))
+            })?;
+        // Accepting `files` as degraded is accepting these, and they are reported.
+        let concessions = landlock::Concessions {
+            listing: true,
+            patterns: true,
+        };
+        let protections = protected::protections();
+        let rules = landlock::rules(manifest, protections, concessions, &tree);
+        for gap in &rules.gaps {
+            tracing::warn!(agent = %manifest.name, "Landlock: {gap}");
+        }
+        Ok(Some(rules))
     }
 
     /// Records the run, tags the process, and takes both back if that fails.

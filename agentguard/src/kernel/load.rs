@@ -6,8 +6,10 @@
 //! pinned links, so there is no moment without a program.
 
 use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use agentguard_common::names;
 use aya::programs::links::FdLink;
 use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, Iter, Lsm};
 use aya::{Ebpf, EbpfLoader};
@@ -15,7 +17,7 @@ use aya::{Ebpf, EbpfLoader};
 use super::btf::{self, Btf};
 use super::probe::Host;
 use super::programs::{Attach, PROGRAMS, Program, Role, offsets};
-use super::{Hook, KernelError, Options};
+use super::{Hook, KernelError, Options, sys};
 
 /// The object that `cargo xtask build-ebpf` builds.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("agentguard.bpf.o");
@@ -390,6 +392,12 @@ pub fn is_bpffs(dir: &Path) -> bool {
 /// A pin that cannot be removed.
 pub fn unload(options: &Options) -> Result<Vec<PathBuf>, KernelError> {
     let mut removed = Vec::new();
+    // The kernel takes a moment to detach a program whose last pin went. With no
+    // tag alive every hook returns at once, so the effect is over when this returns.
+    if let Ok(live) = aya::maps::MapData::from_pin(maps_dir(options).join(names::map::LIVE)) {
+        sys::update_batch(live.fd().as_fd(), &[0u32], &[0i64])
+            .map_err(|error| failed("telling the programs that nothing is tagged", &error))?;
+    }
     // Links first, so that no program runs on maps that are going.
     for dir in [links_dir(options), maps_dir(options), options.pins.clone()] {
         let entries = match fs::read_dir(&dir) {
@@ -436,7 +444,10 @@ fn chain(error: &dyn std::error::Error) -> String {
         }
         source = cause.source();
     }
-    text
+    // A refused load ends so even when the verifier never saw the program.
+    let text = text.trim_end();
+    let text = text.strip_suffix("Verifier output:").unwrap_or(text);
+    text.trim_end_matches(['.', ' ']).to_owned()
 }
 
 pub(super) fn failed(what: &str, error: &dyn std::error::Error) -> KernelError {
