@@ -3,7 +3,7 @@
 
 use crate::identity::{PolicyRecord, RunRecord, Tag, run_state};
 use crate::net::NetMatch;
-use crate::path::PathRow;
+use crate::path::Rows;
 use crate::verb::{Verb, Verbs};
 use crate::verdict::{Decision, Reason, Verdict};
 
@@ -68,14 +68,14 @@ fn settle(policy: &PolicyRecord, verb: Verb, bits: u8, rule: u16) -> Decision {
 /// Decides an operation that needs all of `wanted` on one path. Returns the
 /// strictest verb's decision and that verb; for an empty set, read is judged.
 #[inline(always)]
-pub fn decide_path(subject: &Subject<'_>, wanted: Verbs, row: &PathRow) -> (Decision, Verb) {
+pub fn decide_path(subject: &Subject<'_>, wanted: Verbs, rows: Rows<'_>) -> (Decision, Verb) {
     // Bits and rules are compared first and settled once: of each verb only its
     // strictness and its rule matter.
     let mut verb = Verb::Read;
     let mut strictest = 0;
     let mut consider = |candidate: Verb| {
         if wanted.has(candidate) {
-            let strictness = strictness(subject.policy, candidate, row.bits(candidate));
+            let strictness = strictness(subject.policy, candidate, rows.bits(candidate));
             if strictness > strictest {
                 strictest = strictness;
                 verb = candidate;
@@ -88,15 +88,8 @@ pub fn decide_path(subject: &Subject<'_>, wanted: Verbs, row: &PathRow) -> (Deci
     consider(Verb::Attributes);
     consider(Verb::Exec);
     consider(Verb::Read);
-    let rule = match verb {
-        Verb::Read => row.rules[0],
-        Verb::Write => row.rules[1],
-        Verb::Create => row.rules[2],
-        Verb::Delete => row.rules[3],
-        Verb::Attributes => row.rules[4],
-        _ => row.rules[5],
-    };
-    (settle(subject.policy, verb, row.bits(verb), rule), verb)
+    let decision = settle(subject.policy, verb, rows.bits(verb), rows.rule(verb));
+    (decision, verb)
 }
 
 /// How strict one verb's matched bits (0: no rule, so its default) are, 1 to 3.

@@ -1,5 +1,6 @@
 //! Who: the tag on a task, and the records of runs and agents it points to.
 
+use crate::path::Position;
 use crate::verb::Verb;
 
 /// The identity that the kernel keeps in task storage and copies at task
@@ -91,14 +92,12 @@ pub struct PolicyRecord {
     pub reserved: u8,
     /// Verdict per verb when no rule matches, two bits each, verb 0 lowest.
     pub defaults: u16,
-    /// Start state for file systems that the policy does not know.
-    pub unknown_start: u32,
-    /// Which start states are current: part of the key in `PATH_STARTS`.
+    /// Start position for file systems that the policy does not know.
+    pub unknown_start: Position,
+    /// Which start positions are current: part of the key in `PATH_STARTS`.
     pub starts: u32,
     /// Rules below this index are built-in protections.
     pub protected_rules: u32,
-    /// Reserved for alignment, zero.
-    pub reserved2: u32,
     /// Tries for `connect`.
     pub connect: NetRoots,
     /// Tries for `listen`.

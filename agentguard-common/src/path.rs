@@ -1,6 +1,10 @@
-//! The path automaton: names in, verdict row out.
+//! The path automata: names in, verdict rows out.
 //!
-//! It reads the names of a file from the root of its *file system* down (never
+//! Two are walked side by side, because in one automaton their states multiply:
+//! one for rules whose names have fixed places ("fixed"), one for rules with `**`
+//! before the end ("deep"). The strictest of what both end in decides.
+//!
+//! An automaton reads the names of a file from the root of its *file system* down (never
 //! through mounts, so bind mounts, `chroot` and mount namespaces change
 //! nothing), one step a name. A step is one exact lookup of (state, name);
 //! when that misses and the state has patterns in play, the name runs through
@@ -137,9 +141,24 @@ impl PathRow {
     pub const fn bits(&self, verb: Verb) -> u8 {
         (self.verdicts >> (2 * verb as u16)) as u8 & 3
     }
+
+    /// Rule index of the verb. Written out: an array index that depends on a
+    /// verb costs the verifier a bounds proof.
+    #[must_use]
+    #[inline(always)]
+    pub const fn rule(&self, verb: Verb) -> u16 {
+        match verb {
+            Verb::Read => self.rules[0],
+            Verb::Write => self.rules[1],
+            Verb::Create => self.rules[2],
+            Verb::Delete => self.rules[3],
+            Verb::Attributes => self.rules[4],
+            _ => self.rules[5],
+        }
+    }
 }
 
-/// Key of a start state.
+/// Key of a start position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[repr(C)]
 pub struct StartKey {
@@ -147,6 +166,57 @@ pub struct StartKey {
     pub starts: u32,
     /// Kernel-internal device number of the file system (`s_dev`).
     pub device: u32,
+}
+
+/// Where a walk is in the two automata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct Position {
+    /// State in the automaton of rules whose names have fixed places.
+    pub fixed: u32,
+    /// State in the automaton of rules with `**` before the end.
+    pub deep: u32,
+}
+
+impl Position {
+    /// Whether no rule can match any more.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_dead(&self) -> bool {
+        self.fixed == DEAD && self.deep == DEAD
+    }
+}
+
+/// The rows that a walk ends in.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a> {
+    /// Of the fixed automaton.
+    pub fixed: &'a PathRow,
+    /// Of the deep automaton.
+    pub deep: &'a PathRow,
+}
+
+impl Rows<'_> {
+    /// Two bits of the verb: the stricter of both; 0: no rule in either.
+    #[must_use]
+    #[inline(always)]
+    pub const fn bits(&self, verb: Verb) -> u8 {
+        let (fixed, deep) = (self.fixed.bits(verb), self.deep.bits(verb));
+        if fixed > deep { fixed } else { deep }
+    }
+
+    /// The rule behind [`Rows::bits`]: among equally strict ones the first written.
+    #[must_use]
+    #[inline(always)]
+    pub fn rule(&self, verb: Verb) -> u16 {
+        let (fixed, deep) = (self.fixed.bits(verb), self.deep.bits(verb));
+        let (first, second) = (self.fixed.rule(verb), self.deep.rule(verb));
+        if fixed > deep || fixed == deep && first < second {
+            first
+        } else {
+            second
+        }
+    }
 }
 
 /// Where the tables are: kernel maps behind the verifier, vectors in userspace.
@@ -241,6 +311,7 @@ fn exact<T: PathTables, N: Name>(
 }
 
 const _: () = assert!(size_of::<TransitionKey>() == 32);
+const _: () = assert!(size_of::<Position>() == 8);
 const _: () = assert!(size_of::<PathState>() == 16);
 const _: () = assert!(size_of::<PathRow>() == 16);
 const _: () = assert!(size_of::<GlobState>() == 520);

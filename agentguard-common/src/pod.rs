@@ -19,6 +19,7 @@ pod!(
     identity::EnrolRequest,
     path::TransitionKey,
     path::PathState,
+    path::Position,
     path::PathRow,
     path::GlobState,
     path::StartKey,

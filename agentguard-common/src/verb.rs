@@ -84,6 +84,13 @@ impl Verbs {
         Self(self.0 | 1 << verb as u8)
     }
 
+    /// Whether every verb of `others` is in the set.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has_all(self, others: Self) -> bool {
+        self.0 & others.0 == others.0
+    }
+
     /// Whether the verb is in the set.
     #[must_use]
     #[inline(always)]

@@ -6,6 +6,7 @@ use agentguard_common::counter::Counter;
 use agentguard_common::decision::{self, Subject};
 use agentguard_common::identity::{PolicyRecord, RunRecord, Tag};
 use agentguard_common::net::{Address, Transport};
+use agentguard_common::path::Rows;
 use agentguard_common::verb::{Verb, Verbs};
 use agentguard_common::verdict::{Decision, Mode, Reason, Verdict};
 
@@ -47,12 +48,14 @@ pub fn path(tag: &Tag, dentry: Dentry, wanted: Verbs) -> i32 {
     let subject = Subject { tag: *tag, policy, run: unsafe { &*run } };
     let (decision, verb) = match decision::standing(&subject, emit::now) {
         Some(decision) => (decision, first(wanted)),
-        None => match path::row(policy, dentry) {
-            Ok(path::Found::Row(row)) => {
+        None => match path::rows(policy, dentry) {
+            Ok(path::Found::Rows(fixed, deep)) => {
                 // SAFETY: checked for null; rows of a policy in force are not rewritten.
-                match unsafe { row.as_ref() } {
-                    Some(row) => decision::decide_path(&subject, wanted, row),
-                    None => (Decision::deny(Reason::ReadFailed), first(wanted)),
+                match unsafe { (fixed.as_ref(), deep.as_ref()) } {
+                    (Some(fixed), Some(deep)) => {
+                        decision::decide_path(&subject, wanted, Rows { fixed, deep })
+                    }
+                    _ => (Decision::deny(Reason::ReadFailed), first(wanted)),
                 }
             }
             Ok(path::Found::Builtin) => (Decision::builtin(), first(wanted)),

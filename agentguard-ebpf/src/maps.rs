@@ -7,7 +7,9 @@ use agentguard_common::counter::Counter;
 use agentguard_common::identity::{EnrolRequest, PolicyRecord, RunRecord, Tag};
 use agentguard_common::limits;
 use agentguard_common::net::{NetNode, PortInterval, PortSet};
-use agentguard_common::path::{GlobState, PathRow, PathState, StartKey, TransitionKey};
+use agentguard_common::path::{
+    GlobState, PathRow, PathState, Position, StartKey, TransitionKey,
+};
 use agentguard_common::verb::Verb;
 use agentguard_common::verdict::Verdict;
 use aya_ebpf::bindings::{
@@ -89,14 +91,14 @@ pub static HEADS: Array<u32, { limits::AGENTS as usize }, MMAPABLE> = Array::new
 #[btf_map]
 pub static POLICIES: Array<PolicyRecord, { limits::POLICIES as usize }, MMAPABLE> = Array::new();
 
-/// Path automaton: start states.
+/// Path automata: start positions.
 #[btf_map]
-pub static PATH_STARTS: HashMap<StartKey, u32, { limits::PATH_STARTS as usize }, NO_PREALLOC> =
+pub static PATH_STARTS: HashMap<StartKey, Position, { limits::PATH_STARTS as usize }, NO_PREALLOC> =
     HashMap::new();
-/// Path automaton: states.
+/// Path automata: states.
 #[btf_map]
 pub static PATH_STATES: Array<PathState, { limits::PATH_STATES as usize }, MMAPABLE> = Array::new();
-/// Path automaton: transitions.
+/// Path automata: transitions.
 #[btf_map]
 pub static PATH_TRANSITIONS: HashMap<
     TransitionKey,
@@ -104,7 +106,7 @@ pub static PATH_TRANSITIONS: HashMap<
     { limits::PATH_TRANSITIONS as usize },
     NO_PREALLOC,
 > = HashMap::new();
-/// Path automaton: verdict rows.
+/// Path automata: verdict rows.
 #[btf_map]
 pub static PATH_ROWS: Array<PathRow, { limits::PATH_ROWS as usize }, MMAPABLE> = Array::new();
 /// Byte automata for patterns inside a name.

@@ -4,8 +4,7 @@
 use agentguard_common::identity::PolicyRecord;
 use agentguard_common::limits::{NAME_BYTES, PATH_DEPTH};
 use agentguard_common::path::{
-    self, DEAD, Name, PathRow, PathState, PathTables, StartKey,
-    TransitionKey,
+    self, DEAD, Name, PathRow, PathState, PathTables, Position, StartKey, TransitionKey,
 };
 use agentguard_common::verdict::Reason;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
@@ -22,15 +21,15 @@ const S_IFCHR: u16 = 0o020_000;
 
 /// What a path leads to.
 pub enum Found {
-    /// The row that the automaton ends in.
-    Row(*const PathRow),
+    /// The rows that the automata end in: fixed, deep.
+    Rows(*const PathRow, *const PathRow),
     /// Something every program needs and no rule is about.
     Builtin,
 }
 
-/// Finds the row of a name under a policy.
+/// Finds the rows of a name under a policy.
 #[inline(always)]
-pub fn row(policy: &PolicyRecord, dentry: Dentry) -> Result<Found, Reason> {
+pub fn rows(policy: &PolicyRecord, dentry: Dentry) -> Result<Found, Reason> {
     let super_block = dentry.super_block();
     if super_block.flags() & SB_KERNMOUNT != 0 || is_harmless_device(dentry.inode()) {
         return Ok(Found::Builtin);
@@ -38,14 +37,25 @@ pub fn row(policy: &PolicyRecord, dentry: Dentry) -> Result<Found, Reason> {
     let depth = verifier::forget(depth(dentry, super_block.root())?);
     let key = StartKey { starts: policy.starts, device: super_block.device() };
     // SAFETY: copied at once.
-    let state = unsafe { PATH_STARTS.get(key) }.copied().unwrap_or(policy.unknown_start);
-    let mut walk = Walk { dentry, left: depth, state: verifier::forget(state), failed: 0 };
+    let start = unsafe { PATH_STARTS.get(key) }.copied().unwrap_or(policy.unknown_start);
+    let mut walk = Walk {
+        dentry,
+        left: depth,
+        at: Position { fixed: verifier::forget(start.fixed), deep: verifier::forget(start.deep) },
+        failed: 0,
+    };
     if !verifier::repeat(PATH_DEPTH / LEVELS, walk_levels, &mut walk) || walk.failed != 0 {
         return Err(Reason::ReadFailed);
     }
-    let state = walk.state;
-    let row = PATH_STATES.get(state).ok_or(Reason::ReadFailed)?.row;
-    PATH_ROWS.get_ptr(row).map(Found::Row).ok_or(Reason::ReadFailed)
+    match (row_of(walk.at.fixed), row_of(walk.at.deep)) {
+        (Some(fixed), Some(deep)) => Ok(Found::Rows(fixed, deep)),
+        _ => Err(Reason::ReadFailed),
+    }
+}
+
+#[inline(always)]
+fn row_of(state: u32) -> Option<*const PathRow> {
+    PATH_ROWS.get_ptr(PATH_STATES.get(state)?.row)
 }
 
 /// Names that are read in one climb: as many as the stack has room for.
@@ -56,7 +66,7 @@ struct Walk {
     dentry: Dentry,
     /// Names still to be read.
     left: u32,
-    state: u32,
+    at: Position,
     failed: u32,
 }
 
@@ -66,7 +76,7 @@ unsafe extern "C" fn walk_levels(_: u64, walk: *mut Walk) -> u64 {
     // SAFETY: the state that `row` gave.
     let walk = unsafe { &mut *walk };
     let left = walk.left;
-    if left == 0 || walk.state == DEAD {
+    if left == 0 || walk.at.is_dead() {
         return 1;
     }
     let count = if left < LEVELS { left } else { LEVELS };
@@ -79,9 +89,27 @@ unsafe extern "C" fn walk_levels(_: u64, walk: *mut Walk) -> u64 {
     let (n6, at) = name_of(at);
     let (n7, at) = name_of(at);
     let (n8, _) = name_of(at);
-    // Written out: the compiler turns a loop over an array into one whose end the
-    // verifier does not see.
-    let mut state = u64::from(walk.state);
+    let names = [n1, n2, n3, n4, n5, n6, n7, n8];
+    let fixed = take_all(walk.at.fixed, count, &names);
+    let deep = take_all(walk.at.deep, count, &names);
+    if fixed > u64::from(u32::MAX) || deep > u64::from(u32::MAX) {
+        walk.failed = 1;
+        return 1;
+    }
+    walk.at = Position {
+        fixed: verifier::forget(fixed as u32),
+        deep: verifier::forget(deep as u32),
+    };
+    0
+}
+
+/// Steps one automaton through up to [`LEVELS`] names, the last of them first.
+/// Written out: the compiler turns a loop over an array into one whose end the
+/// verifier does not see.
+#[inline(always)]
+fn take_all(state: u32, count: u32, names: &[(u64, u32); LEVELS as usize]) -> u64 {
+    let [n1, n2, n3, n4, n5, n6, n7, n8] = *names;
+    let mut state = u64::from(state);
     state = take(state, count > 7, n8);
     state = take(state, count > 6, n7);
     state = take(state, count > 5, n6);
@@ -89,13 +117,7 @@ unsafe extern "C" fn walk_levels(_: u64, walk: *mut Walk) -> u64 {
     state = take(state, count > 3, n4);
     state = take(state, count > 2, n3);
     state = take(state, count > 1, n2);
-    state = take(state, true, n1);
-    if state > u64::from(u32::MAX) {
-        walk.failed = 1;
-        return 1;
-    }
-    walk.state = verifier::forget(state as u32);
-    0
+    take(state, true, n1)
 }
 
 /// Address and length of a dentry's name, and the directory it is in.
@@ -104,10 +126,10 @@ fn name_of(dentry: Dentry) -> ((u64, u32), Dentry) {
     ((dentry.name(), dentry.name_len()), dentry.parent())
 }
 
-/// One step, if there is such a level and no step before it failed.
+/// One step, if there is such a level, a rule can still match, and no step failed.
 #[inline(always)]
 fn take(state: u64, there: bool, (name, len): (u64, u32)) -> u64 {
-    if !there || state > u64::from(u32::MAX) {
+    if !there || state == u64::from(DEAD) || state > u64::from(u32::MAX) {
         return state;
     }
     agentguard_path_step(state as u32, name, len)

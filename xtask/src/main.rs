@@ -3,6 +3,7 @@
 mod apt;
 mod demo;
 mod ebpf;
+mod guest;
 mod host;
 mod package;
 mod sh;

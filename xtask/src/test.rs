@@ -5,13 +5,13 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::ValueEnum as _;
 
-use crate::ebpf;
 use crate::host::{self, Host};
 use crate::sh::Tool;
 use crate::vm::{self, System};
+use crate::{ebpf, guest};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args, Debug)]
@@ -137,7 +137,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
 
 /// The privileged suite on each test kernel.
 fn kernels(host: &Host, args: &Args, totals: &mut Totals) {
-    let built = build_guest(host);
+    let built = guest::build(host);
     if let Err(error) = built {
         totals.part("building for the test kernels", || Err(error));
         return;
@@ -167,51 +167,6 @@ fn kernels(host: &Host, args: &Args, totals: &mut Totals) {
             }
         });
     }
-}
-
-/// Builds the product and the suite statically and puts them where machines find them.
-pub fn build_guest(host: &Host) -> Result<()> {
-    let target = "x86_64-unknown-linux-gnu";
-    let build = |words: &[&str]| {
-        Tool::new(host::cargo())
-            .args(words)
-            .args(["--target", target, "--profile", "guest"])
-            .env("RUSTFLAGS", "-C target-feature=+crt-static")
-            .dir(&host.repo)
-    };
-    build(&["build", "--quiet", "--package", "agentguard"]).run()?;
-    let listed = build(&[
-        "test",
-        "--no-run",
-        "--package",
-        "agentguard-tests",
-        "--message-format",
-        "json",
-        "--quiet",
-    ])
-    .read()?;
-    let guest = host.dir("guest")?;
-    let built = host.target.join(target).join("guest").join("agentguard");
-    std::fs::copy(&built, guest.join("agentguard"))
-        .with_context(|| format!("cannot copy {}", built.display()))?;
-    let suite = host.dir("guest-tests")?;
-    for entry in std::fs::read_dir(&suite)?.flatten() {
-        std::fs::remove_file(entry.path())?;
-    }
-    for line in listed.lines() {
-        let message: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
-        let name = message["target"]["name"].as_str();
-        if let (Some(path), Some(name)) = (message["executable"].as_str(), name) {
-            let is_test = message["profile"]["test"].as_bool().unwrap_or(false);
-            let to = if is_test {
-                suite.join(name)
-            } else {
-                guest.join(name)
-            };
-            std::fs::copy(path, &to).with_context(|| format!("cannot copy {path}"))?;
-        }
-    }
-    Ok(())
 }
 
 fn nix_is_root() -> bool {

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::host::{Host, Need};
-use crate::sh;
+use crate::{guest, sh};
 use cli::{Flavour, Series};
 use disk::Disk;
 use kernels::Kernel;
@@ -118,6 +118,9 @@ pub struct System {
 /// Runs the command.
 pub fn main(args: &cli::Args) -> Result<ExitCode> {
     let host = Host::find(args.quiet)?;
+    if !args.no_build {
+        guest::build(&host)?;
+    }
     let machine = args.machine(&host)?;
     run_all(&host, &args.system(), &machine).map(ExitCode::from)
 }

@@ -10,7 +10,9 @@ use agentguard_common::identity::{NetRoots, PolicyRecord};
 use agentguard_common::limits;
 use agentguard_common::names::map;
 use agentguard_common::net::{LEAF, NetNode, PortInterval, PortSet};
-use agentguard_common::path::{GlobState, PathRow, PathState, StartKey, TransitionKey};
+use agentguard_common::path::{
+    DEAD, GlobState, PathRow, PathState, Position, StartKey, TransitionKey,
+};
 use agentguard_common::verdict::Mode;
 
 use super::load::failed;
@@ -80,10 +82,12 @@ const NO_POLICY: PolicyRecord = PolicyRecord {
     mode: Mode::Enforce as u8,
     reserved: 0,
     defaults: 0,
-    unknown_start: 0,
+    unknown_start: Position {
+        fixed: DEAD,
+        deep: DEAD,
+    },
     starts: 0,
     protected_rules: 0,
-    reserved2: 0,
     connect: NetRoots { v4: 0, v6: 0 },
     listen: NetRoots { v4: 0, v6: 0 },
 };
@@ -233,10 +237,10 @@ impl Banks {
                 starts: key.starts + bank * limits::AGENTS,
                 device: key.device,
             });
-            values.push(state(*start));
+            values.push(shift_position(*start, bank));
         }
         sys::update_batch(self.starts.as_fd(), &keys, &values)
-            .map_err(|error| failed("writing start states", &error))
+            .map_err(|error| failed("writing start positions", &error))
     }
 
     /// Fill levels of the generation in force.
@@ -288,13 +292,20 @@ impl Banks {
     }
 }
 
+fn shift_position(position: Position, bank: u32) -> Position {
+    Position {
+        fixed: shift(position.fixed, bank, limits::PATH_STATES),
+        deep: shift(position.deep, bank, limits::PATH_STATES),
+    }
+}
+
 fn shift_record(record: PolicyRecord, bank: u32) -> PolicyRecord {
     let roots = |roots: NetRoots| NetRoots {
         v4: shift_entry(roots.v4, bank),
         v6: shift_entry(roots.v6, bank),
     };
     PolicyRecord {
-        unknown_start: shift(record.unknown_start, bank, limits::PATH_STATES),
+        unknown_start: shift_position(record.unknown_start, bank),
         starts: record.starts + bank * limits::AGENTS,
         connect: roots(record.connect),
         listen: roots(record.listen),

@@ -144,7 +144,6 @@ fn agent(
         unknown_start,
         starts: index,
         protected_rules: list.protected,
-        reserved2: 0,
         connect: NetRoots {
             v4: connect.0,
             v6: connect.1,

@@ -105,6 +105,9 @@ pub struct Args {
     /// Do not fail when the kernel reports a fault (WARNING, BUG, Oops)
     #[arg(long)]
     allow_kernel_warnings: bool,
+    /// Boot with what an earlier build left; otherwise the product and the suite are built first
+    #[arg(long)]
+    pub no_build: bool,
     /// Look for newer kernels and make the root file system anew
     #[arg(long)]
     refresh: bool,

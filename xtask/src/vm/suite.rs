@@ -19,7 +19,7 @@ pub fn guest_suite(host: &Host) -> Result<Guest> {
     let dir = host.dir("guest-tests")?;
     if !has_programs(&dir) {
         bail!(
-            "no test programs in {}: build the suite into it first, \
+            "no test programs in {}: leave out --no-build, \
              or give a command to run after `--`",
             dir.display()
         );

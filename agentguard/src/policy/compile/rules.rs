@@ -25,6 +25,42 @@ pub struct PathRule {
     /// For protections: names from which on an explicit allow rule lifts it;
     /// `None`: nothing lifts it.
     pub lifted_at: Option<usize>,
+    /// Names that the pattern spells out before its first wildcard.
+    pub spelt: usize,
+}
+
+impl PathRule {
+    fn of_manifest(pattern: Vec<Component>, verbs: Verbs, verdict: Verdict, index: u16) -> Self {
+        let exact = |part: &&Component| matches!(part, Component::Exact(_));
+        let spelt = pattern.iter().take_while(exact).count();
+        Self {
+            pattern,
+            verbs,
+            verdict,
+            index,
+            lifted_at: None,
+            spelt,
+        }
+    }
+
+    /// Whether this is an allow rule that spells out what a protection protects.
+    pub fn lifts(&self, protection: &Self) -> bool {
+        let Some(names) = protection.lifted_at else {
+            return false;
+        };
+        self.verdict == Verdict::Allow
+            && self.spelt >= names
+            && protection
+                .pattern
+                .iter()
+                .take(names)
+                .zip(&self.pattern)
+                .all(|pair| match pair {
+                    (Component::Exact(wanted), Component::Exact(name)) => wanted == name,
+                    (Component::Glob(wanted), Component::Exact(name)) => wanted.matches(name),
+                    _ => false,
+                })
+    }
 }
 
 /// A network rule ready for the tries.
@@ -83,6 +119,7 @@ impl RuleList {
                 verdict: Verdict::Deny,
                 index,
                 lifted_at: protection.lifted_at,
+                spelt: 0,
             });
         }
         list.protected = u32::try_from(list.names.len()).unwrap_or(u32::MAX);
@@ -156,21 +193,11 @@ impl RuleList {
                     message,
                     help,
                 ));
-                self.paths.push(PathRule {
-                    pattern: resolved,
-                    verbs,
-                    verdict,
-                    index,
-                    lifted_at: None,
-                });
+                self.paths
+                    .push(PathRule::of_manifest(resolved, verbs, verdict, index));
             }
-            self.paths.push(PathRule {
-                pattern,
-                verbs,
-                verdict,
-                index,
-                lifted_at: None,
-            });
+            self.paths
+                .push(PathRule::of_manifest(pattern, verbs, verdict, index));
         }
     }
 }

@@ -9,8 +9,8 @@ use agentguard_common::net::{
     self, Address, NetMatch, NetNode, NetTables, PortInterval, PortSet, Transport,
 };
 use agentguard_common::path::{
-    self, CHUNK, DEAD, GlobState, Name, PathRow, PathState, PathTables, StartKey, TransitionKey,
-    Unreadable,
+    self, CHUNK, DEAD, GlobState, Name, PathRow, PathState, PathTables, Position, Rows, StartKey,
+    TransitionKey, Unreadable,
 };
 
 /// A table that cannot hold the policy.
@@ -24,8 +24,8 @@ pub struct Full {
 /// Compiled tables.
 #[derive(Clone, Debug, Default)]
 pub struct Tables {
-    /// Start states; `starts` of a key is the agent's index.
-    pub starts: Vec<(StartKey, u32)>,
+    /// Start positions; `starts` of a key is the agent's index.
+    pub starts: Vec<(StartKey, Position)>,
     /// States; 0 is dead.
     pub states: Vec<PathState>,
     /// Transitions.
@@ -90,10 +90,10 @@ impl Builder {
         self.tables
     }
 
-    pub(super) fn add_start(&mut self, key: StartKey, state: u32) -> Result<(), Full> {
+    pub(super) fn add_start(&mut self, key: StartKey, start: Position) -> Result<(), Full> {
         push(
             &mut self.tables.starts,
-            (key, state),
+            (key, start),
             limits::PATH_STARTS,
             "pairs of agent and file system",
         )?;
@@ -251,16 +251,16 @@ fn key(chunk: &[u8]) -> TransitionKey {
 }
 
 impl Tables {
-    /// The verdict row of names inside a file system, for an agent's policy.
+    /// The verdict rows of names inside a file system, for an agent's policy.
     ///
     /// # Errors
     /// The tables are inconsistent.
-    pub fn row(
+    pub fn rows(
         &self,
         record: &agentguard_common::identity::PolicyRecord,
         device: u32,
         names: &[Box<[u8]>],
-    ) -> Result<PathRow, Unreadable> {
+    ) -> Result<Rows<'_>, Unreadable> {
         let wanted = StartKey {
             starts: record.starts,
             device,
@@ -269,8 +269,16 @@ impl Tables {
             .starts
             .iter()
             .find(|(key, _)| *key == wanted)
-            .map(|(_, state)| *state);
-        let mut state = start.unwrap_or(record.unknown_start);
+            .map(|(_, start)| *start)
+            .unwrap_or(record.unknown_start);
+        Ok(Rows {
+            fixed: self.row(start.fixed, names)?,
+            deep: self.row(start.deep, names)?,
+        })
+    }
+
+    /// Walks one automaton.
+    fn row(&self, mut state: u32, names: &[Box<[u8]>]) -> Result<&PathRow, Unreadable> {
         for name in names {
             if state == DEAD {
                 break;
@@ -278,7 +286,7 @@ impl Tables {
             state = path::step(self, state, &Bytes(name))?;
         }
         let info = self.states.get(state as usize).ok_or(Unreadable)?;
-        self.rows.get(info.row as usize).copied().ok_or(Unreadable)
+        self.rows.get(info.row as usize).ok_or(Unreadable)
     }
 
     /// What the tables say of an address and port under a root entry.

@@ -6,7 +6,7 @@ use agentguard_common::decision::{self, Subject};
 use agentguard_common::identity::{RunRecord, Tag, run_state};
 use agentguard_common::net::{Address, Transport};
 use agentguard_common::verb::{Verb, Verbs};
-use agentguard_common::verdict::Verdict;
+use agentguard_common::verdict::{Decision, Reason, Verdict};
 use proptest::prelude::*;
 
 use super::super::manifest::{self, Manifest, NetHost, NetObject, Object, PathObject};
@@ -52,10 +52,21 @@ fn compiled(manifest: &Arc<Manifest>) -> Compiled {
 
 /// What the tables say of a name inside a file system.
 fn verdict(compiled: &Compiled, verb: Verb, device: u32, path: &str) -> Verdict {
+    decision(compiled, verb, device, path).verdict
+}
+
+/// The place of the rule to blame, if a rule decides.
+fn blamed(compiled: &Compiled, verb: Verb, device: u32, path: &str) -> Option<String> {
+    let decision = decision(compiled, verb, device, path);
+    let rules = &compiled.agents[0].rules;
+    (decision.reason != Reason::Default).then(|| rules[usize::from(decision.rule)].at.clone())
+}
+
+fn decision(compiled: &Compiled, verb: Verb, device: u32, path: &str) -> Decision {
     let record = &compiled.agents[0].record;
-    let row = compiled
+    let rows = compiled
         .tables
-        .row(record, device, &names(path.as_bytes()))
+        .rows(record, device, &names(path.as_bytes()))
         .unwrap();
     let run = RunRecord {
         serial: 1,
@@ -73,9 +84,7 @@ fn verdict(compiled: &Compiled, verb: Verb, device: u32, path: &str) -> Verdict 
         run: &run,
     };
     assert_eq!(decision::standing(&subject, || 0), None);
-    decision::decide_path(&subject, Verbs::of(verb), &row)
-        .0
-        .verdict
+    decision::decide_path(&subject, Verbs::of(verb), rows).0
 }
 
 fn write(compiled: &Compiled, path: &str) -> Verdict {
@@ -172,6 +181,61 @@ fn credentials_are_protected_until_a_rule_spells_them_out() {
     );
 }
 
+#[test]
+fn a_rule_with_a_wildcard_in_its_middle_lifts_what_it_spells_out() {
+    let policy = compiled(&manifest(
+        "    read:\n      default: allow\n      allow: ['/home/u/.ssh/**/known', '/home/*/**/x']\n",
+    ));
+    let read = |path: &str| verdict(&policy, Verb::Read, ROOT, path);
+    assert_eq!(read("/home/u/.ssh/a/known"), Verdict::Allow);
+    assert_eq!(read("/home/v/.ssh/a/known"), Verdict::Deny);
+    assert_eq!(read("/home/u/.ssh/a/x"), Verdict::Deny);
+    assert_eq!(read("/home/u/.gnupg/a/known"), Verdict::Deny);
+}
+
+#[test]
+fn a_protection_is_lifted_the_same_way_on_a_file_system_of_its_own() {
+    let mounts = MountTable::parse(
+        b"21 1 8:1 / / rw - ext4 /dev/sda1 rw\n30 21 0:5 / /home rw - ext4 /dev/sda2 rw\n",
+    )
+    .unwrap();
+    let manifest = manifest("    read:\n      default: allow\n      allow: ['/home/u/.ssh/**']\n");
+    let policy =
+        compile(&[(1, manifest)], &mounts, 1).unwrap_or_else(|errors| panic!("{errors:?}"));
+    assert_eq!(
+        verdict(&policy, Verb::Read, TMP, "/u/.ssh/config"),
+        Verdict::Allow
+    );
+    assert_eq!(
+        verdict(&policy, Verb::Read, TMP, "/v/.ssh/config"),
+        Verdict::Deny
+    );
+}
+
+/// What `count` rules with names at fixed places take, and some at any depth.
+fn states(count: usize, deep: &[String]) -> usize {
+    let fixed: Vec<String> = (0..count)
+        .map(|n| format!("/srv/a{}/b{}/c{n}/**", n % 7, n % 31))
+        .collect();
+    let policy = compiled(&manifest(&format!(
+        "    write:\n      allow: {}\n      deny: {}\n",
+        list(&fixed),
+        list(deep)
+    )));
+    policy.tables.states.len()
+}
+
+#[test]
+fn rules_at_any_depth_add_to_the_others_and_do_not_multiply_with_them() {
+    let deep: Vec<String> = (0..12)
+        .map(|n| format!("**/d{n}/**"))
+        .chain(["**/.env".to_owned()])
+        .collect();
+    let (fixed, alone, both) = (states(2_000, &[]), states(0, &deep), states(2_000, &deep));
+    assert!(alone < 400, "{alone}");
+    assert!(both <= fixed + alone, "{both} > {fixed} + {alone}");
+}
+
 /// Patterns over a tiny alphabet, so that they meet often.
 fn pattern() -> impl Strategy<Value = String> {
     let part = prop_oneof![
@@ -227,10 +291,15 @@ proptest! {
             let path = format!("/{}", path.join("/"));
             let object = Object::Path(PathObject::from_bytes(path.as_bytes()).unwrap());
             let expected =
-                reference::decide(&manifest.permissions, manifest::Verb::Write, &object).verdict;
+                reference::decide(&manifest.permissions, manifest::Verb::Write, &object);
             prop_assert_eq!(
                 verdict(&compiled, Verb::Write, ROOT, &path),
-                common_verdict(expected),
+                common_verdict(expected.verdict),
+                "{} under {}", path, text
+            );
+            prop_assert_eq!(
+                blamed(&compiled, Verb::Write, ROOT, &path),
+                expected.rule.map(manifest::Location::file_line),
                 "{} under {}", path, text
             );
         }
