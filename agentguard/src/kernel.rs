@@ -10,6 +10,7 @@ pub mod btf;
 pub mod load;
 pub mod probe;
 mod programs;
+mod protections;
 mod sys;
 mod table;
 

@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use crate::apt::Apt;
 use crate::host::{self, Host};
 use crate::sh::Tool;
+use crate::tools::Pinned;
 
 /// The kernel programs' crate, beside the workspace.
 const CRATE: &str = "agentguard-ebpf";
@@ -23,7 +24,10 @@ const OBJECT: &str = "agentguard/src/kernel/agentguard.bpf.o";
 /// Byte order is that of every machine the kernel matrix names.
 const TARGET: &str = "bpfel-unknown-none";
 /// The newest linker that uses the LLVM of the pinned compiler; later ones bring their own.
-const LINKER_VERSION: &str = "0.10.3";
+const LINKER: Pinned = Pinned {
+    name: "bpf-linker",
+    version: "0.10.3",
+};
 /// What a remapped path begins with, in place of this machine's directories.
 const MAPPED: [&str; 3] = ["/agentguard", "/cargo", "/rust"];
 
@@ -74,6 +78,14 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Fails unless the committed object is what the source gives.
+pub fn committed_is_current(host: &Host) -> Result<()> {
+    let _lock = host.lock("ebpf")?;
+    let fresh = host.scratch()?;
+    let built = build(host, fresh.path(), true)?;
+    check(&host.repo.join(OBJECT), &strip(host, &built)?).map(|_| ())
+}
+
 /// Compares the committed object with the one just built.
 fn check(committed: &Path, object: &[u8]) -> Result<ExitCode> {
     let old =
@@ -106,7 +118,7 @@ fn build(host: &Host, target: &Path, locked: bool) -> Result<PathBuf> {
     }
     let sysroot = toolchain(host)?;
     library_source(host, &sysroot)?;
-    let linker = linker(host)?;
+    let linker = LINKER.install(host)?;
     let wrapper = wrapper(target)?;
     host.timed("building the kernel programs", || {
         let mut cargo = Tool::new(host::cargo())
@@ -245,38 +257,6 @@ fn debian_library_source(host: &Host, version: &str, to: &Path) -> Result<()> {
         .arg(&partial)
         .run_quiet()?;
     fs::rename(&partial, to).with_context(|| format!("cannot create {}", to.display()))
-}
-
-/// The linker, installed under the target directory when absent.
-fn linker(host: &Host) -> Result<PathBuf> {
-    let root = host.dir("tools")?;
-    let linker = root.join("bin/bpf-linker");
-    let is_wanted = |linker: &Path| {
-        let version = Tool::new(linker).arg("--version").read();
-        version.is_ok_and(|version| version.split_whitespace().nth(1) == Some(LINKER_VERSION))
-    };
-    if linker.exists() && is_wanted(&linker) {
-        return Ok(linker);
-    }
-    host.timed(&format!("installing bpf-linker {LINKER_VERSION}"), || {
-        Tool::new(host::cargo())
-            .args(["install", "bpf-linker", "--locked", "--force", "--quiet"])
-            .args(["--version", LINKER_VERSION])
-            .arg("--root")
-            .arg(&root)
-            .arg("--target-dir")
-            .arg(root.join("build"))
-            .dir(&host.repo)
-            .env_remove("RUSTFLAGS")
-            .env_remove("CARGO_ENCODED_RUSTFLAGS")
-            .run()
-    })?;
-    let build = root.join("build");
-    fs::remove_dir_all(&build).with_context(|| format!("cannot remove {}", build.display()))?;
-    if !is_wanted(&linker) {
-        bail!("{} is not version {LINKER_VERSION}", linker.display());
-    }
-    Ok(linker)
 }
 
 /// Removes debug information with the compiler's own tool, whose version is pinned with it.

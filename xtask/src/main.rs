@@ -1,9 +1,13 @@
 //! AgentGuard's development tasks, run as `cargo xtask <command>`.
 
 mod apt;
+mod demo;
 mod ebpf;
 mod host;
+mod package;
 mod sh;
+mod test;
+mod tools;
 mod vm;
 
 use std::process::ExitCode;
@@ -21,14 +25,23 @@ use clap::Parser;
 enum Task {
     /// Build the kernel programs and write the committed object (or compare with it)
     BuildEbpf(ebpf::Args),
+    /// Build the Debian package and check it with lintian
+    Package(package::Args),
+    /// Run every test: unit, property, native and on the test kernels
+    Test(test::Args),
     /// Boot test kernels under QEMU and run a command, or the privileged suite, inside
     Vm(vm::cli::Args),
+    /// Show the main job on real input: an agent at work, what it may and what is blocked
+    Demo(demo::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Task::parse() {
         Task::BuildEbpf(args) => ebpf::main(&args),
+        Task::Package(args) => package::main(&args),
+        Task::Test(args) => test::main(&args),
         Task::Vm(args) => vm::main(&args),
+        Task::Demo(args) => demo::main(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

@@ -12,7 +12,7 @@ mod initramfs;
 mod kernels;
 mod qemu;
 mod root;
-mod suite;
+pub mod suite;
 
 use std::env::consts::ARCH;
 use std::ffi::OsString;

@@ -11,6 +11,7 @@ use agentguard_common::limits;
 use agentguard_common::names::map;
 use agentguard_common::net::{LEAF, NetNode, PortInterval, PortSet};
 use agentguard_common::path::{GlobState, PathRow, PathState, StartKey, TransitionKey};
+use agentguard_common::verdict::Mode;
 
 use super::load::failed;
 use super::table::Table;
@@ -72,6 +73,21 @@ fn shift_entry(entry: u32, bank: u32) -> u32 {
     }
 }
 
+/// The record of slot 0. Generation 0 denies everything; that is enforced, and has
+/// to be counted and recorded as such.
+const NO_POLICY: PolicyRecord = PolicyRecord {
+    generation: 0,
+    mode: Mode::Enforce as u8,
+    reserved: 0,
+    defaults: 0,
+    unknown_start: 0,
+    starts: 0,
+    protected_rules: 0,
+    reserved2: 0,
+    connect: NetRoots { v4: 0, v6: 0 },
+    listen: NetRoots { v4: 0, v6: 0 },
+};
+
 impl Banks {
     /// Maps the tables; finds out which bank an earlier daemon left in force.
     pub fn open(fd: &dyn Fn(&str) -> Result<OwnedFd, KernelError>) -> Result<Self, KernelError> {
@@ -128,6 +144,7 @@ impl Banks {
     /// One store an agent. An agent without a manifest gets slot 0, which never
     /// holds a policy: everything is denied to what is left of its runs.
     fn switch(&self, policy: &Compiled, bank: u32) {
+        self.policies.set(0, NO_POLICY);
         let present: HashSet<u32> = policy.agents.iter().map(|agent| agent.index).collect();
         for agent in 1..limits::AGENTS {
             let slot = if present.contains(&agent) {

@@ -17,11 +17,10 @@ use aya::maps::{Map, MapData, RingBuf};
 
 use super::banks::Banks;
 use super::load::{self, Loaded, failed, links_dir};
-use super::programs::{PROGRAMS, Role};
 use super::table::Table;
 use super::{
     DecisionCount, Fill, Hook, KernelError, KernelRun, NewRun, Options, Port, Protection,
-    ProtectionStatus, RawRecord, sys,
+    RawRecord, protections, sys,
 };
 use crate::policy::compile::Compiled;
 
@@ -123,76 +122,16 @@ impl Bpf {
             }),
         }
     }
-
-    fn protection(&self, name: &'static str, what: &str) -> Protection {
-        let of_name = |role: Role| match role {
-            Role::Lsm(of) | Role::LsmIfPresent(of) | Role::Fallback(of) => of == name,
-            Role::Core => false,
-        };
-        if let Some((why, fix)) = &self.lsm_obstacle {
-            let stand_in = PROGRAMS.iter().zip(&self.hooks).any(|(program, hook)| {
-                of_name(program.role) && matches!(program.role, Role::Fallback(_)) && hook.attached
-            });
-            let status = if stand_in {
-                ProtectionStatus::Degraded
-            } else {
-                ProtectionStatus::Absent
-            };
-            return Protection {
-                name,
-                status,
-                detail: format!("{what}: {why}"),
-                fix: Some(fix.clone()),
-            };
-        }
-        Protection {
-            name,
-            status: ProtectionStatus::Enforcing,
-            detail: format!("{what}, decided in LSM programs"),
-            fix: None,
-        }
-    }
-
-    /// Adds what a protection's stand-in does and does not do on this host.
-    fn with_stand_in(mut protection: Protection, enforcing: bool, stand_in: &str) -> Protection {
-        if protection.status == ProtectionStatus::Degraded {
-            protection.detail = format!("{stand_in} ({})", protection.detail);
-            if enforcing {
-                protection.status = ProtectionStatus::Enforcing;
-            }
-        }
-        protection
-    }
 }
 
 impl Port for Bpf {
     fn protections(&self) -> Vec<Protection> {
-        let identity = Self::with_stand_in(
-            self.protection("identity", "every descendant carries the agent's tag"),
-            true,
-            "the tag is copied at task creation by a tracepoint, which cannot stop a fork that it \
-             fails to tag; such a fork is counted as tag_failed",
-        );
-        let network = Self::with_stand_in(
-            self.protection(
-                "network",
-                "connections and datagrams to IPv4 and IPv6 addresses",
-            ),
-            true,
-            "decided in cgroup programs; raw and packet sockets do not pass there",
-        );
-        let mut files = self.protection("files", "opening and changing files");
-        let mut exec = self.protection("exec", "executing programs");
-        if files.status != ProtectionStatus::Enforcing && self.host.landlock {
-            files.status = ProtectionStatus::Degraded;
-            exec.status = ProtectionStatus::Degraded;
-            let text = "launched runs are confined by Landlock when they start; a reload does not \
-                        reach them, what Landlock cannot express is said at launch, and refusals are \
-                        not recorded";
-            files.detail = format!("{text} ({})", files.detail);
-            exec.detail = format!("{text} ({})", exec.detail);
-        }
-        vec![identity, files, exec, network]
+        let attached = |name: &str| {
+            self.hooks
+                .iter()
+                .any(|hook| hook.program == name && hook.attached)
+        };
+        protections::describe(self.lsm_obstacle.as_ref(), &self.host, &attached)
     }
 
     fn hooks(&self) -> Vec<Hook> {

@@ -6,8 +6,10 @@
 //! pinned links, so there is no moment without a program.
 
 use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use agentguard_common::names;
 use aya::programs::links::FdLink;
 use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, Iter, Lsm};
 use aya::{Ebpf, EbpfLoader};
@@ -15,7 +17,7 @@ use aya::{Ebpf, EbpfLoader};
 use super::btf::{self, Btf};
 use super::probe::Host;
 use super::programs::{Attach, PROGRAMS, Program, Role, offsets};
-use super::{Hook, KernelError, Options};
+use super::{Hook, KernelError, Options, sys};
 
 /// The object that `cargo xtask build-ebpf` builds.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("agentguard.bpf.o");
@@ -84,11 +86,11 @@ pub fn load(options: &Options) -> Result<Loaded, KernelError> {
     prepare_pins(options)?;
     let mut lsm_obstacle = host.lsm_obstacle();
     let aya_btf = aya::Btf::from_sys_fs().map_err(|error| failed("reading BTF", &error))?;
-    let mut object = open(options, &types, &host, lsm_obstacle.is_none())?;
+    let mut object = open(Some(options), &types, &host, lsm_obstacle.is_none())?;
     if lsm_obstacle.is_none() {
         lsm_obstacle = trial(&mut object, &aya_btf)?;
         if lsm_obstacle.is_some() {
-            object = open(options, &types, &host, false)?;
+            object = open(Some(options), &types, &host, false)?;
         }
     }
     let mut hooks = Vec::new();
@@ -119,7 +121,7 @@ pub fn load(options: &Options) -> Result<Loaded, KernelError> {
 }
 
 /// Opens the object with this kernel's constants, taking over pinned maps.
-fn open(options: &Options, types: &Btf, host: &Host, lsm: bool) -> Result<Ebpf, KernelError> {
+fn open(pins: Option<&Options>, types: &Btf, host: &Host, lsm: bool) -> Result<Ebpf, KernelError> {
     let offsets = offsets(types).map_err(|error| failed("finding kernel structures", &error))?;
     let can_miss = u8::from(host.storage_can_miss);
     let lsm = u8::from(lsm);
@@ -131,18 +133,64 @@ fn open(options: &Options, types: &Btf, host: &Host, lsm: bool) -> Result<Ebpf, 
     }
     loader.override_global("STORAGE_CAN_MISS", &can_miss, true);
     loader.override_global("LSM_ATTACHED", &lsm, true);
-    let maps = maps_dir(options);
-    for name in PINNED_MAPS {
-        loader.map_pin_path(name, maps.join(name));
+    if let Some(options) = pins {
+        let maps = maps_dir(options);
+        for name in PINNED_MAPS {
+            loader.map_pin_path(name, maps.join(name));
+        }
     }
     loader.load(OBJECT).map_err(|error| KernelError::Failed {
         what: "opening the kernel object".to_owned(),
         cause: chain(&error),
-        next: format!(
-            "if another version of AgentGuard left incompatible maps in {}, stop its runs and \
-             remove them with `agentguard daemon --unload`",
-            options.pins.display()
-        ),
+        next: "run as root; if another version of AgentGuard left incompatible maps, end its runs \
+               and remove them with `agentguard daemon --unload`"
+            .to_owned(),
+    })
+}
+
+/// What a trial without attaching anything showed.
+pub struct Tried {
+    /// Why LSM programs do not load, and what would change that.
+    pub lsm_obstacle: Option<(String, String)>,
+    /// Stand-in programs that load.
+    pub works: Vec<&'static str>,
+}
+
+/// Loads one LSM program and the stand-ins into the kernel and forgets them.
+#[must_use]
+pub fn try_out(host: &Host) -> Tried {
+    let tried = || -> Result<Tried, KernelError> {
+        let types = Btf::read(Path::new(btf::VMLINUX))
+            .map_err(|error| failed("reading the kernel's type information", &error))?;
+        let aya_btf = aya::Btf::from_sys_fs().map_err(|error| failed("reading BTF", &error))?;
+        let mut object = open(None, &types, host, true)?;
+        let lsm_obstacle = trial(&mut object, &aya_btf)?;
+        let mut works = Vec::new();
+        for program in PROGRAMS
+            .iter()
+            .filter(|program| matches!(program.role, Role::Fallback(_)))
+        {
+            let loaded = match program.attach {
+                Attach::Tracepoint(name) => {
+                    typed::<BtfTracePoint>(&mut object, program.name)?.load(name, &aya_btf)
+                }
+                _ => typed::<CgroupSockAddr>(&mut object, program.name)?.load(),
+            };
+            if loaded.is_ok() {
+                works.push(program.name);
+            }
+        }
+        Ok(Tried {
+            lsm_obstacle,
+            works,
+        })
+    };
+    tried().unwrap_or_else(|error| Tried {
+        lsm_obstacle: Some((
+            format!("LSM programs could not be tried: {error}"),
+            "run `agentguard doctor` as root".to_owned(),
+        )),
+        works: Vec::new(),
     })
 }
 
@@ -344,6 +392,12 @@ pub fn is_bpffs(dir: &Path) -> bool {
 /// A pin that cannot be removed.
 pub fn unload(options: &Options) -> Result<Vec<PathBuf>, KernelError> {
     let mut removed = Vec::new();
+    // The kernel takes a moment to detach a program whose last pin went. With no
+    // tag alive every hook returns at once, so the effect is over when this returns.
+    if let Ok(live) = aya::maps::MapData::from_pin(maps_dir(options).join(names::map::LIVE)) {
+        sys::update_batch(live.fd().as_fd(), &[0u32], &[0i64])
+            .map_err(|error| failed("telling the programs that nothing is tagged", &error))?;
+    }
     // Links first, so that no program runs on maps that are going.
     for dir in [links_dir(options), maps_dir(options), options.pins.clone()] {
         let entries = match fs::read_dir(&dir) {
@@ -390,7 +444,10 @@ fn chain(error: &dyn std::error::Error) -> String {
         }
         source = cause.source();
     }
-    text
+    // A refused load ends so even when the verifier never saw the program.
+    let text = text.trim_end();
+    let text = text.strip_suffix("Verifier output:").unwrap_or(text);
+    text.trim_end_matches(['.', ' ']).to_owned()
 }
 
 pub(super) fn failed(what: &str, error: &dyn std::error::Error) -> KernelError {

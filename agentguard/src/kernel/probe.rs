@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::btf::{self, Btf};
+use super::{Protection, load, protections};
 
 /// Where the kernel lists its security modules.
 const LSM_LIST: &str = "/sys/kernel/security/lsm";
@@ -81,4 +82,15 @@ fn modules() -> Option<Vec<String>> {
     }
     let list = std::fs::read_to_string(LSM_LIST).ok()?;
     Some(list.trim().split(',').map(str::to_owned).collect())
+}
+
+/// The protections that this host can offer, tried without attaching anything.
+/// Without privileges nothing can be tried; then the obstacle says so.
+#[must_use]
+pub fn host() -> Vec<Protection> {
+    let host = Host::look();
+    let tried = load::try_out(&host);
+    let obstacle = host.lsm_obstacle().or(tried.lsm_obstacle);
+    let works = |name: &str| tried.works.contains(&name);
+    protections::describe(obstacle.as_ref(), &host, &works)
 }

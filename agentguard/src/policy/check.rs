@@ -10,7 +10,7 @@ use fields::Checker;
 
 mod agent;
 mod canonical;
-mod fields;
+pub(crate) mod fields;
 mod permissions;
 mod words;
 

@@ -13,6 +13,7 @@ mod rules;
 pub mod tables;
 #[cfg(test)]
 mod tests;
+mod unsupported;
 
 use std::sync::Arc;
 
@@ -84,6 +85,7 @@ pub fn compile(
         return Err(vec![error]);
     }
     for (index, manifest) in set {
+        warnings.extend(unsupported::findings(manifest));
         let list = rules::RuleList::of(manifest, &mut links, &mut warnings);
         let record = match agent(&mut builder, *index, manifest, &list, mounts, generation) {
             Ok(record) => record,

@@ -51,7 +51,7 @@ pub fn quote(text: &str) -> String {
 
 /// The text with control characters, and those that reorder or hide what is
 /// around them, written as escapes.
-pub(super) fn escape_unprintable(text: &str) -> String {
+pub(crate) fn escape_unprintable(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         if is_unprintable(c) {

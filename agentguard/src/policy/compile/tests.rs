@@ -25,6 +25,14 @@ fn mounts() -> MountTable {
     .unwrap()
 }
 
+/// Without an alias: the plain meaning of a manifest knows nothing of mounts.
+fn plain_mounts() -> MountTable {
+    MountTable::parse(
+        b"21 1 8:1 / / rw - ext4 /dev/sda1 rw\n30 21 0:5 / /srv/t rw - tmpfs tmpfs rw\n",
+    )
+    .unwrap()
+}
+
 fn manifest(permissions: &str) -> Arc<Manifest> {
     let text = format!(
         "apiVersion: agentguard/v1\nkind: Agent\nmetadata: {{ name: t }}\nspec:\n  \
@@ -213,7 +221,8 @@ proptest! {
             list(&allow), list(&ask), list(&deny)
         );
         let manifest = manifest(&text);
-        let compiled = compiled(&manifest);
+        let compiled = compile(&[(1, Arc::clone(&manifest))], &plain_mounts(), 1)
+            .unwrap_or_else(|errors| panic!("{errors:?}"));
         for path in paths {
             let path = format!("/{}", path.join("/"));
             let object = Object::Path(PathObject::from_bytes(path.as_bytes()).unwrap());

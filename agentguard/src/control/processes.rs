@@ -1,0 +1,89 @@
+//! Tagged processes, by asking the kernel about every process there is.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+
+use agentguard_common::identity::Tag;
+
+use super::peer::pidfd_open;
+use crate::engine::{Handle, Stopped};
+
+/// Processes asked about at once: each takes a descriptor meanwhile.
+const AT_ONCE: usize = 128;
+
+/// A tagged process.
+#[derive(Debug)]
+pub(super) struct Tagged {
+    pub pid: u32,
+    pub tag: Tag,
+}
+
+/// What `/proc` says of a process.
+#[derive(Debug, Default)]
+pub(super) struct Details {
+    pub ppid: u32,
+    pub uid: u32,
+    pub threads: u32,
+    pub exe: Option<String>,
+    pub command: Vec<String>,
+}
+
+/// All tagged processes.
+pub(super) async fn tagged(engine: &Handle) -> Result<Vec<Tagged>, Stopped> {
+    let mut found = Vec::new();
+    for pids in all_pids().chunks(AT_ONCE) {
+        // One that ends meanwhile has no tag any more.
+        let open: Vec<(u32, OwnedFd)> = pids
+            .iter()
+            .filter_map(|pid| Some((*pid, pidfd_open(*pid).ok()?)))
+            .collect();
+        let tagged = engine.call(move |engine| {
+            let tag = |(pid, pidfd): &(u32, OwnedFd)| {
+                let tag = engine.port().tag_of(pidfd.as_fd()).ok()??;
+                Some(Tagged { pid: *pid, tag })
+            };
+            open.iter().filter_map(tag).collect::<Vec<_>>()
+        });
+        found.extend(tagged.await?);
+    }
+    Ok(found)
+}
+
+fn all_pids() -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let mut pids: Vec<u32> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    pids.sort_unstable();
+    pids
+}
+
+/// Details for people; nothing is decided by them.
+pub(super) fn details(pid: u32) -> Details {
+    let directory = format!("/proc/{pid}");
+    let status = fs::read_to_string(format!("{directory}/status")).unwrap_or_default();
+    let number = |name: &str| {
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .and_then(|value| value.trim().parse().ok())
+            .unwrap_or(0)
+    };
+    let command = fs::read(format!("{directory}/cmdline")).unwrap_or_default();
+    Details {
+        ppid: number("PPid:"),
+        threads: number("Threads:"),
+        uid: fs::metadata(&directory).map_or(0, |metadata| metadata.uid()),
+        exe: fs::read_link(format!("{directory}/exe"))
+            .ok()
+            .map(|path| path.to_string_lossy().into_owned()),
+        command: command
+            .split(|byte| *byte == 0)
+            .filter(|argument| !argument.is_empty())
+            .map(|argument| String::from_utf8_lossy(argument).into_owned())
+            .collect(),
+    }
+}

@@ -1,0 +1,284 @@
+//! The control task: it alone owns the kernel side, the agents and the runs, so
+//! nothing about them needs a lock and nothing happens to them at once.
+//!
+//! Others ask it to do something ([`Handle::call`]); it moves records from the
+//! kernel's rings to the pipeline, notices runs that ended, and never waits for
+//! either: what the pipeline cannot take yet stays in the outbox, and while that
+//! is not empty the records stay in the rings, where the kernel counts losses.
+
+pub mod launch;
+mod policy;
+mod report;
+mod rings;
+mod sweep;
+
+use std::collections::{HashSet, VecDeque};
+use std::future::ready;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agentguard_common::event::Kind as RecordKind;
+use tokio::sync::{mpsc, oneshot};
+
+pub use self::launch::{Launch, LaunchError, Started};
+pub use self::policy::{InForce, LoadError, Loaded, Loader, Refusal, Sources, Trigger, load_names};
+pub use self::report::{AgentReport, StatusReport};
+use self::rings::Rings;
+use crate::agents::Registry;
+use crate::correlate::PolicyNames;
+use crate::event::{Detail, Event, Kind};
+use crate::kernel::Port;
+use crate::pipeline::{Message, RunSettled};
+use crate::runs::Runs;
+use crate::sinks::metrics::Metrics;
+use crate::users::Accounts;
+
+/// Records taken from the rings at once.
+pub const BATCH: usize = 512;
+
+/// Time between two looks at the kernel's run table: a lost record about a
+/// run's end delays the end by this much at most.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Requests that wait. More wait at their senders.
+const REQUESTS: usize = 64;
+
+/// What the control task owns.
+pub struct Engine {
+    port: Box<dyn Port>,
+    registry: Registry,
+    runs: Runs,
+    policy: InForce,
+    context: Context,
+    outbox: VecDeque<Message>,
+    ending: Ending,
+    stopping: bool,
+}
+
+/// What does not change while the daemon runs.
+#[derive(Clone)]
+pub struct Context {
+    /// Boot of the host.
+    pub boot_id: String,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// User names.
+    pub accounts: Accounts,
+}
+
+/// Runs that ended, by serial number. A run's last records can lie in one ring
+/// when the record of its end is read from the other: it is closed only after
+/// the rings were seen empty once more.
+#[derive(Default)]
+struct Ending {
+    fresh: HashSet<u64>,
+    ripe: HashSet<u64>,
+    /// The pipeline has been told and has not answered yet.
+    closing: HashSet<u64>,
+}
+
+type Job = Box<dyn FnOnce(&mut Engine) + Send>;
+
+/// Reaches the engine from other tasks.
+#[derive(Clone)]
+pub struct Handle {
+    requests: mpsc::Sender<Job>,
+}
+
+/// The engine has stopped: the daemon is ending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the daemon is stopping")]
+pub struct Stopped;
+
+impl Handle {
+    /// Has the engine do something and waits for the answer.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn call<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Engine) -> R + Send + 'static,
+    ) -> Result<R, Stopped> {
+        let (sender, receiver) = oneshot::channel();
+        let job: Job = Box::new(move |engine| {
+            // Whoever asked may have gone; what was done stays done.
+            let _ = sender.send(job(engine));
+        });
+        self.requests.send(job).await.map_err(|_| Stopped)?;
+        receiver.await.map_err(|_| Stopped)
+    }
+
+    /// Returns when both the engine and the pipeline have answered.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn ping(&self) -> Result<(), Stopped> {
+        let (sender, receiver) = oneshot::channel();
+        self.call(move |engine| engine.tell(Message::Ping(sender)))
+            .await?;
+        receiver.await.map_err(|_| Stopped)
+    }
+}
+
+/// An engine that has not been started.
+pub struct Prepared {
+    engine: Engine,
+    requests: mpsc::Receiver<Job>,
+}
+
+/// The ends of the engine's queues to and from the pipeline.
+pub struct PipelineEnds {
+    /// To the pipeline.
+    pub messages: mpsc::Sender<Message>,
+    /// Ends of runs that are recorded.
+    pub settled: mpsc::UnboundedReceiver<RunSettled>,
+}
+
+impl Engine {
+    /// Puts the parts together. The runs are compared with the kernel's table
+    /// before anything else happens. `names` are those that the last daemon left.
+    #[must_use]
+    pub fn prepare(
+        port: Box<dyn Port>,
+        registry: Registry,
+        runs: Runs,
+        context: Context,
+        names: Vec<PolicyNames>,
+    ) -> (Handle, Prepared) {
+        let (sender, requests) = mpsc::channel(REQUESTS);
+        let mut engine = Self {
+            port,
+            registry,
+            runs,
+            policy: InForce::default(),
+            context,
+            outbox: VecDeque::new(),
+            ending: Ending::default(),
+            stopping: false,
+        };
+        // The newest is learned last: it is the one in force.
+        for names in names.into_iter().rev() {
+            engine.tell(Message::Policy(Arc::new(names)));
+        }
+        engine.announce_live_runs();
+        engine.sweep();
+        let handle = Handle { requests: sender };
+        (handle, Prepared { engine, requests })
+    }
+
+    /// Ends the engine after this request: the rings are emptied once more, and
+    /// every later request is answered with [`Stopped`].
+    pub fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// Sends a message to the pipeline, after those that wait already.
+    fn tell(&mut self, message: Message) {
+        self.outbox.push_back(message);
+    }
+
+    /// Publishes an event of the daemon itself.
+    pub fn emit(&mut self, kind: Kind, detail: Detail) {
+        self.tell(Message::Emit(Box::new(Event {
+            time: crate::clock::Timestamp::now(),
+            seq: 0,
+            kind,
+            identity: None,
+            agent_version: None,
+            run_seq: None,
+            process: None,
+            detail,
+        })));
+    }
+
+    /// Moves one batch from the rings to the outbox. Returns whether there may
+    /// be more.
+    fn drain(&mut self) -> bool {
+        let mut batch = Vec::new();
+        self.port.drain(BATCH, &mut batch);
+        let emptied = batch.len() < BATCH;
+        for record in &batch {
+            if record.header.kind == RecordKind::RunEnded as u8 {
+                self.ending.fresh.insert(record.header.tag.run_serial);
+            }
+        }
+        if !batch.is_empty() {
+            self.tell(Message::Records(batch));
+        }
+        if emptied {
+            let ripe = std::mem::take(&mut self.ending.ripe);
+            self.close_runs(&ripe);
+            self.ending.ripe = std::mem::take(&mut self.ending.fresh);
+        }
+        !emptied || !self.ending.ripe.is_empty()
+    }
+}
+
+impl Prepared {
+    /// The engine, before it runs.
+    pub fn engine(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    /// Works until it is told to stop, then empties the rings once more.
+    ///
+    /// # Errors
+    /// The rings cannot be polled.
+    pub async fn run(mut self, mut pipeline: PipelineEnds) -> std::io::Result<()> {
+        let rings = Rings::watch(&self.engine.port.ring_fds())?;
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        // What was there before this daemon makes no new wake-up.
+        let mut more = true;
+        loop {
+            let engine = &mut self.engine;
+            let may_drain = engine.outbox.is_empty();
+            tokio::select! {
+                job = self.requests.recv() => match job {
+                    Some(job) => {
+                        job(engine);
+                        if engine.stopping {
+                            break;
+                        }
+                    }
+                    None => break,
+                },
+                permit = pipeline.messages.reserve(), if !may_drain => match permit {
+                    Ok(permit) => if let Some(message) = engine.outbox.pop_front() {
+                        permit.send(message);
+                    },
+                    Err(_) => break,
+                },
+                () = ready(()), if may_drain && more => more = engine.drain(),
+                () = rings.readable(), if may_drain && !more => more = engine.drain(),
+                Some(settled) = pipeline.settled.recv() => engine.run_settled(settled),
+                _ = sweep.tick() => {
+                    engine.sweep();
+                    more = true;
+                }
+            }
+        }
+        self.finish(&pipeline.messages).await;
+        Ok(())
+    }
+
+    /// Hands over what the rings hold and what waits. What comes later stays in
+    /// the rings, which are pinned, for the next daemon.
+    async fn finish(mut self, messages: &mpsc::Sender<Message>) {
+        while self.engine.drain() {
+            self.flush(messages).await;
+        }
+        self.flush(messages).await;
+    }
+
+    async fn flush(&mut self, messages: &mpsc::Sender<Message>) {
+        while let Some(message) = self.engine.outbox.pop_front() {
+            if messages.send(message).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! What the engine tells about itself: for status, doctor, agents, metrics.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use agentguard_common::counter::Counter;
+use agentguard_common::identity::Tag;
+use uuid::Uuid;
+
+use super::{Engine, InForce};
+use crate::api;
+use crate::kernel::{KernelRun, Protection};
+use crate::policy::manifest::Manifest;
+use crate::runs::{Run, Store};
+use crate::sinks::ledger::HealthReport;
+use crate::sinks::metrics::{AgentDecisions, Snapshot};
+
+/// The engine's part of a status.
+pub struct StatusReport {
+    /// The policy.
+    pub policy: InForce,
+    /// Protections.
+    pub protections: Vec<Protection>,
+    /// Live runs.
+    pub runs: usize,
+    /// Live tagged tasks.
+    pub tagged_tasks: u64,
+}
+
+/// An agent in force.
+pub struct AgentReport {
+    /// Kernel index.
+    pub index: u32,
+    /// Its manifest.
+    pub manifest: Arc<Manifest>,
+    /// Its live runs.
+    pub runs: usize,
+}
+
+impl Engine {
+    /// See [`StatusReport`].
+    #[must_use]
+    pub fn status(&self) -> StatusReport {
+        StatusReport {
+            policy: self.policy.clone(),
+            protections: self.port.protections(),
+            runs: self.runs.live().count(),
+            tagged_tasks: self.port.tagged_tasks(),
+        }
+    }
+
+    /// The kernel's part of a doctor's report.
+    #[must_use]
+    pub fn doctor(&self) -> api::Doctor {
+        let counters = Counter::ALL
+            .iter()
+            .zip(self.port.counters())
+            .map(|(counter, count)| (counter.name().to_owned(), count));
+        api::Doctor {
+            protections: self.port.protections().iter().map(Into::into).collect(),
+            hooks: self.port.hooks().iter().map(Into::into).collect(),
+            tables: self.port.fills().iter().map(Into::into).collect(),
+            errors: counters.collect(),
+        }
+    }
+
+    /// The agents in force.
+    #[must_use]
+    pub fn agents(&self) -> Vec<AgentReport> {
+        let mut live: BTreeMap<u32, usize> = BTreeMap::new();
+        for run in self.runs.live() {
+            *live.entry(run.agent_index).or_default() += 1;
+        }
+        let report = |(index, manifest): &(u32, Arc<Manifest>)| AgentReport {
+            index: *index,
+            manifest: Arc::clone(manifest),
+            runs: live.get(index).copied().unwrap_or(0),
+        };
+        self.policy.agents.iter().map(report).collect()
+    }
+
+    /// The live runs, each with the kernel's counts.
+    #[must_use]
+    pub fn live_runs(&self) -> Vec<(Arc<Run>, Option<KernelRun>)> {
+        let mut kernel: BTreeMap<u64, KernelRun> = self
+            .port
+            .runs()
+            .into_iter()
+            .map(|run| (run.serial, run))
+            .collect();
+        let mut runs: Vec<_> = self
+            .runs
+            .live()
+            .map(|run| (Arc::clone(run), kernel.remove(&run.serial)))
+            .collect();
+        runs.sort_by_key(|(run, _)| run.id);
+        runs
+    }
+
+    /// The store of ended runs.
+    #[must_use]
+    pub fn store(&self) -> Store {
+        self.runs.store().clone()
+    }
+
+    /// The run id behind a tag.
+    #[must_use]
+    pub fn run_of(&self, tag: Tag) -> Option<Uuid> {
+        self.runs.by_serial(tag.run_serial).map(|run| run.id)
+    }
+
+    /// The kernel side, for questions.
+    #[must_use]
+    pub fn port(&self) -> &dyn crate::kernel::Port {
+        self.port.as_ref()
+    }
+
+    /// Everything for one scrape.
+    #[must_use]
+    pub fn snapshot(&self, ledger: HealthReport, subscribers: usize) -> Snapshot {
+        let mut active_runs: BTreeMap<(String, String), u64> = BTreeMap::new();
+        for (_, manifest) in &self.policy.agents {
+            let environment = manifest.environment.as_str().to_owned();
+            active_runs.insert((manifest.name.clone(), environment), 0);
+        }
+        for run in self.runs.live() {
+            let identity = &run.identity;
+            let key = (identity.agent.clone(), identity.environment.clone());
+            *active_runs.entry(key).or_default() += 1;
+        }
+        Snapshot {
+            protections: self.port.protections(),
+            hooks: self.port.hooks(),
+            decisions: self.decisions(),
+            counters: self.port.counters(),
+            fills: self.port.fills(),
+            tagged_tasks: self.port.tagged_tasks(),
+            active_runs,
+            generation: self.policy.generation,
+            loaded: self.policy.loaded,
+            ledger,
+            subscribers,
+        }
+    }
+
+    /// The kernel's counts, with the names of their agents. Counts of an index
+    /// that no agent has are left out: nobody could tell whose they are.
+    fn decisions(&self) -> Vec<AgentDecisions> {
+        let named = |count: crate::kernel::DecisionCount| {
+            let agent = self.registry.by_index(count.agent)?;
+            let own = agent.own_count(&count);
+            (own > 0).then(|| AgentDecisions {
+                agent: agent.name.clone(),
+                environment: agent.environment.clone(),
+                owner: agent.owner.clone(),
+                verb: count.verb,
+                verdict: count.verdict,
+                mode: count.mode,
+                count: own,
+            })
+        };
+        self.port
+            .decisions()
+            .into_iter()
+            .filter_map(named)
+            .collect()
+    }
+}

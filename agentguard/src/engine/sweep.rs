@@ -1,0 +1,172 @@
+//! Keeping the runs in step with the kernel's table: ends that no record told,
+//! runs that an earlier daemon left, and runs that the kernel no longer has.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use agentguard_common::identity::Tag;
+
+use super::Engine;
+use crate::clock::Timestamp;
+use crate::correlate::KnownRun;
+use crate::event::Identity;
+use crate::kernel::KernelRun;
+use crate::pipeline::{Message, RunEnding, RunSettled};
+use crate::runs::Run;
+
+impl Engine {
+    /// Tells the pipeline about the runs that were read from the disk.
+    pub(super) fn announce_live_runs(&mut self) {
+        let known: Vec<Message> = self.runs.live().map(|run| announcement(run)).collect();
+        self.outbox.extend(known);
+    }
+
+    /// Compares both sides once.
+    pub(super) fn sweep(&mut self) {
+        let kernel = self.port.runs();
+        let known: HashSet<u64> = kernel.iter().map(|run| run.serial).collect();
+        for run in &kernel {
+            if run.tasks == 0 {
+                self.ending.fresh.insert(run.serial);
+            } else if self.runs.by_serial(run.serial).is_none() {
+                self.adopt_unknown(run);
+            }
+        }
+        let gone: Vec<Arc<Run>> = self
+            .runs
+            .live()
+            .filter(|run| !known.contains(&run.serial) || run.boot_id != self.context.boot_id)
+            .filter(|run| !self.ending.closing.contains(&run.serial))
+            .cloned()
+            .collect();
+        for run in gone {
+            let ended_by = if run.boot_id == self.context.boot_id {
+                "unloaded"
+            } else {
+                "host-restarted"
+            };
+            self.close(run, None, ended_by);
+        }
+    }
+
+    /// Closes those of these runs that have no task left.
+    pub(super) fn close_runs(&mut self, serials: &HashSet<u64>) {
+        if serials.is_empty() {
+            return;
+        }
+        let kernel: HashMap<u64, KernelRun> = self
+            .port
+            .runs()
+            .into_iter()
+            .filter(|run| serials.contains(&run.serial) && run.tasks <= 0)
+            .map(|run| (run.serial, run))
+            .collect();
+        for (serial, kernel) in kernel {
+            if self.ending.closing.contains(&serial) {
+                continue;
+            }
+            let tag = Tag {
+                agent: kernel.agent,
+                run: kernel.slot,
+                run_serial: serial,
+            };
+            let run = self.runs.by_serial(serial).cloned();
+            if let Err(error) = self.port.end_run(tag) {
+                tracing::error!("the slot of run {} was not freed: {error}", kernel.id);
+            }
+            if let Some(run) = run {
+                self.close(run, Some(kernel), "exited");
+            }
+        }
+    }
+
+    fn close(&mut self, run: Arc<Run>, kernel: Option<KernelRun>, ended_by: &'static str) {
+        self.ending.closing.insert(run.serial);
+        self.tell(Message::RunEnded(Box::new(RunEnding {
+            run,
+            kernel,
+            ended_by,
+            time: Timestamp::now(),
+        })));
+    }
+
+    /// The pipeline has recorded a run's end.
+    pub(super) fn run_settled(&mut self, settled: RunSettled) {
+        if let Some(run) = self.runs.get(settled.run) {
+            self.ending.closing.remove(&run.serial);
+        }
+        if let Err(error) = self.runs.end(settled.run, settled.ended) {
+            tracing::error!("the record of a run that ended was not kept: {error}");
+        }
+    }
+
+    /// The kernel holds a live run of which no record was found: it is known by
+    /// what the kernel says, rather than not at all.
+    fn adopt_unknown(&mut self, kernel: &KernelRun) {
+        let agent = self.registry.by_index(kernel.agent);
+        let unknown = || "unknown".to_owned();
+        let seconds = kernel
+            .id
+            .get_timestamp()
+            .map(|time| time.to_unix())
+            .and_then(|(seconds, nanos)| {
+                let nanos = i64::from(nanos);
+                i64::try_from(seconds)
+                    .ok()?
+                    .checked_mul(1_000_000_000)?
+                    .checked_add(nanos)
+            });
+        let run = Run {
+            id: kernel.id,
+            agent_index: kernel.agent,
+            slot: kernel.slot,
+            serial: kernel.serial,
+            boot_id: self.context.boot_id.clone(),
+            identity: Identity {
+                agent: agent.map_or_else(
+                    || format!("unknown-{}", kernel.agent),
+                    |agent| agent.name.clone(),
+                ),
+                owner: agent.map_or_else(unknown, |agent| agent.owner.clone()),
+                environment: agent.map_or_else(unknown, |agent| agent.environment.clone()),
+                run: Some(kernel.id),
+                parent_run: None,
+                on_behalf_of: None,
+                task: None,
+                visible_to: None,
+            },
+            agent_version: unknown(),
+            started: seconds.map_or_else(Timestamp::now, Timestamp::from_nanos),
+            uid: u32::MAX,
+            started_by: unknown(),
+            pid: 0,
+            command: Vec::new(),
+            lease_until: None,
+            traceparent: String::new(),
+            ended: None,
+        };
+        tracing::warn!(
+            "run {} is alive in the kernel, but its record was not found in the state directory: it stays enforced, and is shown without its owner's data",
+            kernel.id
+        );
+        match self.runs.add(run) {
+            Ok(run) => self.tell(announcement(&run)),
+            Err(error) => tracing::error!("{error}"),
+        }
+    }
+}
+
+/// What the pipeline has to know of a run before its records.
+pub(super) fn announcement(run: &Run) -> Message {
+    Message::Run {
+        run: KnownRun {
+            serial: run.serial,
+            identity: run.shown_identity(),
+            agent_version: run.agent_version.as_str().into(),
+        },
+        process: run
+            .command
+            .first()
+            .map(|program| (run.pid, program.clone())),
+    }
+}

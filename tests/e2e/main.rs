@@ -1,0 +1,75 @@
+//! The end-to-end suite: one daemon, real programs, in a fixed order. The tests that
+//! stop the daemon come late, and unloading is last.
+
+mod aliases;
+mod bad_input;
+mod files;
+mod identity;
+mod launch;
+mod lifecycle;
+mod metrics;
+mod network;
+mod observe;
+mod policy_reload;
+mod race;
+mod rules;
+
+use std::process::ExitCode;
+
+use agentguard_tests::hammer;
+use agentguard_tests::runner::{self, Needs, Test};
+use agentguard_tests::suite::Suite;
+use anyhow::Result;
+
+/// The program that acts as an agent.
+const PROBE: &str = include_str!("probe.py");
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|first| first == hammer::FLAG) {
+        return match hammer::main(&arguments[1..]) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    runner::main(&tests(), PROBE, &arguments)
+}
+
+fn tests() -> Vec<Test> {
+    let families = [
+        identity::TESTS,
+        files::TESTS,
+        network::TESTS,
+        aliases::TESTS,
+        observe::TESTS,
+        launch::TESTS,
+        bad_input::TESTS,
+        policy_reload::TESTS,
+        rules::TESTS,
+        race::TESTS,
+        metrics::TESTS,
+        lifecycle::TESTS,
+    ];
+    families.concat()
+}
+
+/// A test that needs LSM programs.
+const fn lsm(name: &'static str, run: fn(&mut Suite) -> Result<()>) -> Test {
+    Test {
+        name,
+        needs: Needs::Lsm,
+        run,
+    }
+}
+
+/// A test that every host can run.
+const fn any(name: &'static str, run: fn(&mut Suite) -> Result<()>) -> Test {
+    Test {
+        name,
+        needs: Needs::Network,
+        run,
+    }
+}
