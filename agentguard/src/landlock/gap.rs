@@ -137,6 +137,8 @@ pub(super) enum Cause {
     TooManyEntries(usize),
     /// A directory that would have to be listed cannot be.
     Unlistable(String),
+    /// Something does not say what it is, or came while the tree was looked at.
+    Unreachable,
     /// Too many rules.
     TooManyRules(usize),
 }
@@ -190,7 +192,8 @@ impl Cause {
                  directory below {places}, where `write` is not allowed throughout"
             ),
             Self::Missing => format!(
-                "{places} does not exist at launch, and Landlock can only allow what exists"
+                "{places} does not exist at launch, or cannot be looked at, and Landlock can only allow \
+                 what exists"
             ),
             Self::ForeignLink => format!(
                 "it goes through {places}, a symbolic link that root does not own; write what it leads to"
@@ -209,6 +212,10 @@ impl Cause {
             Self::Unlistable(error) => format!(
                 "something below {places} is denied, and the names around it cannot be listed \
                  ({error}): what is allowed there as a whole is refused"
+            ),
+            Self::Unreachable => format!(
+                "{places} did not tell what it is (another user's file system, or mounted just now): \
+                 refused"
             ),
             Self::TooManyRules(limit) => format!(
                 "more than {limit} Landlock rules are needed; from {places} on, what they would \

@@ -106,7 +106,9 @@ impl Tree for HostTree {
         let mut entries = Vec::with_capacity(names.len());
         for name in names {
             let text = CString::new(name.clone()).map_err(io::Error::from)?;
-            if let Some(entry) = look(directory.as_raw_fd(), &text).map_or_else(absent, some)? {
+            // One that does not answer must not hide the others.
+            let found = look(directory.as_raw_fd(), &text).map_or_else(absent, some);
+            if let Some(entry) = found.unwrap_or(Some(UNREACHABLE)) {
                 entries.push((name.into_boxed_slice(), entry));
             }
         }
@@ -143,6 +145,16 @@ where
     }
     Ok(None)
 }
+
+/// Stands for what does not answer.
+const UNREACHABLE: Entry = Entry {
+    kind: Kind::Unreachable,
+    device: 0,
+    inode: 0,
+    links: 0,
+    owner: 0,
+    mount: 0,
+};
 
 fn some(entry: Entry) -> io::Result<Option<Entry>> {
     Ok(Some(entry))

@@ -81,6 +81,9 @@ pub enum Kind {
     File,
     /// A socket or a FIFO.
     Other,
+    /// It is there and does not tell what it is: a file system in user space
+    /// that answers only to its user, or no longer.
+    Unreachable,
 }
 
 impl Kind {

@@ -5,9 +5,11 @@
 //! directory is split: its entries are looked at one by one. Where nothing below
 //! can be allowed the walk ends.
 
+mod notes;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::access::{Access, CREATE, Class, DELETE, WRITE};
+use super::access::{Access, Class};
 use super::gap::{Cause, DEFAULTS, Gaps, Origin};
 use super::matcher::{Below, VerbRules};
 use super::places::{Place, Places, Special};
@@ -106,7 +108,10 @@ impl<'a> Walk<'a> {
 
     /// Walks the tree. Returns what has got rights.
     pub fn run(mut self) -> BTreeMap<Names, RuleNode> {
-        self.start(Names::new(), None);
+        if !self.start(Names::new(), None) {
+            let all: Vec<usize> = (0..self.classes.len()).collect();
+            self.note_unreachable(&all, &Names::new());
+        }
         // What is allowed under one name is allowed under the others.
         for (id, point) in self.places.aliases() {
             self.start(point.clone(), Some(id));
@@ -121,7 +126,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Puts a directory to work, if this mount shows it.
-    fn start(&mut self, path: Names, mount: Option<u32>) {
+    fn start(&mut self, path: Names, mount: Option<u32>) -> bool {
         if let Ok(Some(entry)) = self.tree.entry(&path)
             && entry.kind == Kind::Directory
             && mount.is_none_or(|id| entry.mount == id)
@@ -133,7 +138,9 @@ impl<'a> Walk<'a> {
                 place,
                 pending: (0..self.classes.len()).collect(),
             });
+            return true;
         }
+        false
     }
 
     fn rules(&self, verb: usize) -> &'a VerbRules {
@@ -256,45 +263,6 @@ impl<'a> Walk<'a> {
         Outcome::Mixed(look)
     }
 
-    /// Making and moving need `write` as well, which a manifest may not allow
-    /// at the same place.
-    fn note_coupled_verbs(&mut self, directory: &Directory, outcomes: &[Outcome<'_>]) {
-        let write = self.rules(WRITE).below(&directory.place.states[WRITE]);
-        let is_given_above =
-            !self.is_asked(directory, WRITE) && write.covered && write.blockers.is_empty();
-        if is_given_above || matches!(outcomes[WRITE], Outcome::Free) {
-            return;
-        }
-        let is_closed =
-            self.is_asked(directory, WRITE) && matches!(outcomes[WRITE], Outcome::Closed);
-        for (verb, cause) in [(CREATE, Cause::NeedsWrite), (DELETE, Cause::StaysInPlace)] {
-            let is_lost = match outcomes[verb] {
-                Outcome::Free => true,
-                Outcome::Mixed(_) => verb == CREATE && is_closed,
-                Outcome::Closed => false,
-            };
-            if is_lost {
-                let rules = self.rules(verb);
-                let below = rules.below(&directory.place.states[verb]);
-                for origin in origins(&below) {
-                    self.gaps
-                        .add_at(cause.clone(), origin, rules.verb, &directory.path);
-                }
-            }
-        }
-    }
-
-    fn note_unlisted(&mut self, directory: &Directory, class: &Class) {
-        for verb in class.verbs {
-            let rules = self.rules(*verb);
-            let below = rules.below(&directory.place.states[*verb]);
-            for origin in covering(&below) {
-                self.gaps
-                    .add_at(Cause::NewDirectories, origin, rules.verb, &directory.path);
-            }
-        }
-    }
-
     /// Looks at the entries of a directory.
     fn enter(&mut self, mut directory: Directory, look: &Look<'a>) {
         let listed = if look.all {
@@ -358,10 +326,15 @@ impl<'a> Walk<'a> {
         if entry.kind == Kind::Link {
             return;
         }
-        let Some(place) = self.places.descend(&parent.place, name, entry.mount) else {
+        let path = joined(&parent.path, name);
+        let place = match entry.kind {
+            Kind::Unreachable => None,
+            _ => self.places.descend(&parent.place, name, entry.mount),
+        };
+        let Some(place) = place else {
+            self.note_unreachable(&parent.pending, &path);
             return;
         };
-        let path = joined(&parent.path, name);
         if entry.kind == Kind::Directory {
             self.queue.push_back(Directory {
                 path,
@@ -387,18 +360,6 @@ impl<'a> Walk<'a> {
             self.note_hard_links(parent, &place, &path);
         }
         self.grant(&path, &entry, access);
-    }
-
-    /// A denied file that has other names could be allowed under one of them.
-    fn note_hard_links(&mut self, parent: &Directory, place: &Place, path: &Names) {
-        for verb in 0..self.places.rules.len() {
-            if self.is_asked(parent, verb) {
-                let rules = self.rules(verb);
-                for origin in rules.denying(&place.states[verb]) {
-                    self.gaps.add_at(Cause::HardLinks, origin, rules.verb, path);
-                }
-            }
-        }
     }
 }
 

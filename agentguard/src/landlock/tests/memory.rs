@@ -31,7 +31,7 @@ impl MemoryTree {
     /// A tree from mountinfo lines and files: `MINOR /path[TYPE]` with `/` for a
     /// directory, nothing for a file, `->TARGET` for a link of root's and `=>`
     /// for one of somebody else's, `#INTERPRETER` for a program, `+` for a file
-    /// with two names, and `cMAJOR:MINOR` after a space for a device.
+    /// with two names, `!` for what does not answer, and `cMAJOR:MINOR` after a space for a device.
     pub fn new(mountinfo: &str, files: &[&str]) -> Self {
         let mut tree = Self {
             mounts: MountTable::parse(mountinfo.as_bytes()).unwrap(),
@@ -62,6 +62,8 @@ impl MemoryTree {
             };
         } else if let Some(name) = path.strip_suffix('+') {
             (path, links) = (name, 2);
+        } else if let Some(name) = path.strip_suffix('!') {
+            (path, kind) = (name, Kind::Unreachable);
         } else if path.ends_with('/') {
             kind = Kind::Directory;
         }
