@@ -269,8 +269,7 @@ impl Tables {
             .starts
             .iter()
             .find(|(key, _)| *key == wanted)
-            .map(|(_, start)| *start)
-            .unwrap_or(record.unknown_start);
+            .map_or(record.unknown_start, |(_, start)| *start);
         Ok(Rows {
             fixed: self.row(start.fixed, names)?,
             deep: self.row(start.deep, names)?,
