@@ -8,7 +8,7 @@ use memory::MemoryTree;
 
 use super::{Access, Concessions, Effect, Rules, rules, text};
 use crate::mounts::names;
-use crate::policy::compile::protected::protections;
+use crate::policy::compile::protected::Protection;
 use crate::policy::manifest::Manifest;
 use crate::policy::{check, parse};
 
