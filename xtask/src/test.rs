@@ -11,7 +11,7 @@ use clap::ValueEnum as _;
 use crate::host::{self, Host};
 use crate::sh::Tool;
 use crate::vm::{self, System};
-use crate::{ebpf, guest};
+use crate::{ebpf, guest, package};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args, Debug)]
@@ -123,6 +123,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         );
     } else {
         kernels(&host, args, &mut totals);
+        debian(&host, &mut totals);
     }
     println!(
         "{} passed, {} failed, {} skipped",
@@ -164,6 +165,68 @@ fn kernels(host: &Host, args: &Args, totals: &mut Totals) {
             match vm::run_all(host, &system, &machine)? {
                 0 => Ok(()),
                 code => anyhow::bail!("the suite ended with code {code}"),
+            }
+        });
+    }
+}
+
+/// What the package does on a whole Debian: name of the part, the script in
+/// tests/debian, what the kernel is told, packages beside it.
+const DEBIAN: [(&str, &str, &str, &[&str]); 3] = [
+    (
+        "the package's life, on a whole Debian",
+        "package.sh",
+        "",
+        &[],
+    ),
+    (
+        "a host without BPF LSM, on a whole Debian",
+        "degraded.sh",
+        "lsm=landlock,lockdown,capability,yama,apparmor",
+        &[],
+    ),
+    (
+        "Prometheus and its alerts, on a whole Debian",
+        "prometheus.sh",
+        "",
+        &["prometheus"],
+    ),
+];
+
+/// The package, in machines that start systemd.
+fn debian(host: &Host, totals: &mut Totals) {
+    let mut package = None;
+    totals.part("the package", || {
+        package = Some(package::build(host)?);
+        Ok(())
+    });
+    let Some(package) = package else {
+        return;
+    };
+    let directory = |path: &str, at: &str| (host.repo.join(path), format!("/add/{at}"));
+    for (name, script, cmdline, with) in DEBIAN {
+        totals.part(name, || {
+            let guest = vm::Guest::Command(vec![format!("/add/debian/{script}").into()]);
+            let machine = vm::Machine {
+                cmdline: cmdline.to_owned(),
+                add: vec![
+                    directory("tests/debian", "debian"),
+                    directory("policies/prometheus", "prometheus"),
+                ],
+                init: vm::Init::Systemd {
+                    install: vec![package.clone()],
+                },
+                ..vm::Machine::new(guest)
+            };
+            let system = System {
+                series: vec![vm::cli::Series::V6_12],
+                flavour: vm::cli::Flavour::Cloud,
+                with: with.iter().map(|&name| name.to_owned()).collect(),
+                refresh: false,
+            };
+            match vm::run_all(host, &system, &machine)? {
+                0 => Ok(()),
+                code => anyhow::bail!("{script} ended with code {code}"),
             }
         });
     }

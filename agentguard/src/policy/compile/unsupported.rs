@@ -1,8 +1,11 @@
 //! What a manifest may say and this version does not act on: told for every
 //! manifest that says it, so that nobody counts on it.
 
+use agentguard_common::verb::Verb;
+
 use super::super::diagnostic::{Diagnostic, Severity};
-use super::super::manifest::{Limits, Location, Manifest, NetTarget, Verdict};
+use super::super::manifest::{Approvals, Limits, Location, Manifest, NetTarget, Verdict};
+use super::manifest_verb;
 
 /// Findings about one manifest.
 pub fn findings(manifest: &Manifest) -> Vec<Diagnostic> {
@@ -28,6 +31,21 @@ pub fn findings(manifest: &Manifest) -> Vec<Diagnostic> {
             "bound the agent by other means, such as its systemd unit's TasksMax=",
         );
     }
+    if manifest.approvals != Approvals::default() {
+        let message = format!("agent {agent}: `approvals` are not acted on by this version");
+        tell(
+            here,
+            message,
+            "nothing is held: what `ask` names is refused",
+        );
+    }
+    if let Some(rule) = first_ask(manifest) {
+        let message = format!(
+            "agent {agent}: {}: `ask` is refused like `deny` by this version, and recorded as ask",
+            rule.0
+        );
+        tell(rule.1, message, "allow what the agent cannot do without");
+    }
     for delegate in &manifest.delegates {
         let message = format!(
             "agent {agent}: sub-agents are not started by this version; a run inside a run is refused"
@@ -49,6 +67,22 @@ pub fn findings(manifest: &Manifest) -> Vec<Diagnostic> {
     }
     found.extend(net_findings(manifest));
     found
+}
+
+/// Text and place of the first rule that asks: one warning stands for all of them.
+fn first_ask(manifest: &Manifest) -> Option<(&str, &Location)> {
+    let permissions = &manifest.permissions;
+    Verb::ALL.into_iter().map(manifest_verb).find_map(|verb| {
+        let path = permissions.path_rules(verb).and_then(|rules| {
+            let rule = rules.with_verdict(Verdict::Ask).first()?;
+            Some((&*rule.text, &rule.location))
+        });
+        path.or_else(|| {
+            let rules = permissions.net_rules(verb)?;
+            let rule = rules.with_verdict(Verdict::Ask).first()?;
+            Some((&*rule.text, &rule.location))
+        })
+    })
 }
 
 /// Findings about network rules.
