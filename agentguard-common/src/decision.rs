@@ -1,7 +1,7 @@
 //! The decision function. Hooks gather the subject and the object; this says
 //! what happens. Nothing else turns a rule into a verdict, in the kernel or out.
 
-use crate::identity::{PolicyRecord, RunRecord, Tag, run_state};
+use crate::identity::{PolicyRecord, RunRecord, Tag, privilege, run_state};
 use crate::net::NetMatch;
 use crate::path::Rows;
 use crate::verb::{Verb, Verbs};
@@ -63,6 +63,18 @@ fn settle(policy: &PolicyRecord, verb: Verb, bits: u8, rule: u16) -> Decision {
             rule: 0,
         },
     }
+}
+
+/// Decides an operation on a device file: what no rule names is denied, whatever
+/// the verb's default, unless the agent may use devices.
+#[inline(always)]
+pub fn decide_device(subject: &Subject<'_>, wanted: Verbs, rows: Rows<'_>) -> (Decision, Verb) {
+    let (decision, verb) = decide_path(subject, wanted, rows);
+    let by_default = matches!(decision.reason, Reason::Default);
+    if by_default && subject.policy.privileges & privilege::DEVICES == 0 {
+        return (Decision::deny(Reason::Device), verb);
+    }
+    (decision, verb)
 }
 
 /// Decides an operation that needs all of `wanted` on one path. Returns the

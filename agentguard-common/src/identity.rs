@@ -68,6 +68,17 @@ pub struct RunRecord {
     pub agent: u32,
 }
 
+/// What is denied to every agent unless its manifest allows it by name: bits of
+/// [`PolicyRecord::privileges`], in the order of the manifest reference.
+pub mod privilege {
+    /// Tracing or reading the memory of processes outside the run.
+    pub const PTRACE_OUTSIDE: u32 = 1 << 0;
+    /// Mounting and unmounting.
+    pub const MOUNT: u32 = 1 << 2;
+    /// Opening device files beyond the harmless ones.
+    pub const DEVICES: u32 = 1 << 8;
+}
+
 /// Roots of the address tries for one verb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
@@ -98,6 +109,10 @@ pub struct PolicyRecord {
     pub starts: u32,
     /// Rules below this index are built-in protections.
     pub protected_rules: u32,
+    /// Bits of [`privilege`].
+    pub privileges: u32,
+    /// Zero: map elements are multiples of eight bytes.
+    pub reserved2: u32,
     /// Tries for `connect`.
     pub connect: NetRoots,
     /// Tries for `listen`.
@@ -131,5 +146,5 @@ pub struct EnrolRequest {
 
 const _: () = assert!(size_of::<Tag>() == 16);
 const _: () = assert!(size_of::<RunRecord>() == 88);
-const _: () = assert!(size_of::<PolicyRecord>() == 40);
+const _: () = assert!(size_of::<PolicyRecord>() == 48);
 const _: () = assert!(size_of::<EnrolRequest>() == 32);

@@ -68,11 +68,19 @@ pub enum Reason {
     Unknown = 10,
     /// A built-in allowance (`/dev/null`, anonymous pipes, ...).
     Builtin = 11,
+    /// A process outside the run, without the privilege `ptrace-outside`.
+    OutsideRun = 12,
+    /// Names below the directory have stricter rules than they would have after it.
+    RulesBelow = 13,
+    /// A device file that no rule names, without the privilege `devices`.
+    Device = 14,
+    /// Never allowed to an agent: it would put other decisions out of sight.
+    Forbidden = 15,
 }
 
 impl Reason {
     /// All reasons, in order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::Rule,
         Self::Default,
         Self::Protected,
@@ -85,6 +93,10 @@ impl Reason {
         Self::Family,
         Self::Unknown,
         Self::Builtin,
+        Self::OutsideRun,
+        Self::RulesBelow,
+        Self::Device,
+        Self::Forbidden,
     ];
 
     /// The name in events.
@@ -103,6 +115,10 @@ impl Reason {
             Self::Family => "family",
             Self::Unknown => "unknown",
             Self::Builtin => "builtin",
+            Self::OutsideRun => "outside-run",
+            Self::RulesBelow => "rules-below",
+            Self::Device => "device",
+            Self::Forbidden => "forbidden",
         }
     }
 

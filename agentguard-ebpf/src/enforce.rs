@@ -4,7 +4,7 @@
 
 use agentguard_common::counter::Counter;
 use agentguard_common::decision::{self, Subject};
-use agentguard_common::identity::{PolicyRecord, RunRecord, Tag};
+use agentguard_common::identity::{PolicyRecord, RunRecord, Tag, privilege};
 use agentguard_common::net::{Address, Transport};
 use agentguard_common::path::Rows;
 use agentguard_common::verb::{Verb, Verbs};
@@ -46,38 +46,158 @@ pub fn path(tag: &Tag, dentry: Dentry, wanted: Verbs) -> i32 {
     };
     // SAFETY: map memory that outlives the program; counters in it are atomics.
     let subject = Subject { tag: *tag, policy, run: unsafe { &*run } };
-    let (decision, verb) = match decision::standing(&subject, emit::now) {
-        Some(decision) => (decision, first(wanted)),
-        None => match path::rows(policy, dentry) {
-            Ok(path::Found::Rows(fixed, deep)) => {
-                // SAFETY: checked for null; rows of a policy in force are not rewritten.
-                match unsafe { (fixed.as_ref(), deep.as_ref()) } {
-                    (Some(fixed), Some(deep)) => {
-                        decision::decide_path(&subject, wanted, Rows { fixed, deep })
-                    }
-                    _ => (Decision::deny(Reason::ReadFailed), first(wanted)),
-                }
-            }
-            Ok(path::Found::Builtin) => (Decision::builtin(), first(wanted)),
-            Err(reason) => {
-                emit::count(if matches!(reason, Reason::TooDeep) {
-                    Counter::PathTooDeep
-                } else {
-                    Counter::PathUnreadable
-                });
-                (Decision::deny(reason), first(wanted))
-            }
-        },
-    };
-    let subjected = Subjected { tag, policy, run };
+    let (decision, verb) = decide(&subject, dentry, wanted);
     let settled = Settled::new(decision, verb);
-    settle(&subjected, settled);
     // Plain reads that are allowed are counted, not told: a build opens a million files.
     let quiet = settled.is(Verb::Read) || settled.because(Reason::Builtin);
-    if !settled.allows() || !quiet {
-        emit::path(&subjected, settled, dentry);
+    conclude(&Subjected { tag, policy, run }, settled, dentry, quiet)
+}
+
+/// Decides what is done through a descriptor. Only refusals are counted and told: it
+/// was decided, counted and told when the file was opened.
+#[inline(never)]
+pub fn descriptor(tag: &Tag, dentry: Dentry, wanted: Verbs) -> i32 {
+    let Some((policy, run)) = records(tag) else {
+        return unknown();
+    };
+    // SAFETY: as in `path`.
+    let subject = Subject { tag: *tag, policy, run: unsafe { &*run } };
+    let (decision, verb) = decide(&subject, dentry, wanted);
+    let settled = Settled::new(decision, verb);
+    if settled.allows() {
+        return 0;
     }
-    verdict_to_errno(policy, settled)
+    conclude(&Subjected { tag, policy, run }, settled, dentry, false)
+}
+
+/// Decides whether a file may be mapped as a program: as `exec`, but only rules count.
+/// By its default alone, `exec: deny` would refuse every library.
+#[inline(never)]
+pub fn mapped_program(tag: &Tag, dentry: Dentry) -> i32 {
+    let Some((policy, run)) = records(tag) else {
+        return unknown();
+    };
+    // SAFETY: as in `path`.
+    let subject = Subject { tag: *tag, policy, run: unsafe { &*run } };
+    let (decision, verb) = decide(&subject, dentry, Verbs::of(Verb::Exec));
+    let settled = Settled::new(decision, verb);
+    if settled.allows() || settled.because(Reason::Default) {
+        return 0;
+    }
+    conclude(&Subjected { tag, policy, run }, settled, dentry, false)
+}
+
+/// Decides, after both names of a directory's move, about the names below it.
+#[inline(never)]
+pub fn moved(tag: &Tag, from: Dentry, to: Dentry) -> i32 {
+    let Some((policy, run)) = records(tag) else {
+        return unknown();
+    };
+    let reason = match (path::position(policy, from), path::position(policy, to)) {
+        (Ok(from), Ok(to)) if !path::sheds_rules(from, to) => return 0,
+        (Ok(_), Ok(_)) => Reason::RulesBelow,
+        _ => Reason::ReadFailed,
+    };
+    let settled = Settled::new(Decision::deny(reason), Verb::Delete);
+    conclude(&Subjected { tag, policy, run }, settled, from, false)
+}
+
+/// Decides whether something may be mounted over, or unmounted from, a directory.
+#[inline(never)]
+pub fn mount(tag: &Tag, dentry: Dentry) -> i32 {
+    let Some((policy, run)) = records(tag) else {
+        return unknown();
+    };
+    // SAFETY: as in `path`.
+    let subject = Subject { tag: *tag, policy, run: unsafe { &*run } };
+    let standing = decision::standing(&subject, emit::now);
+    if standing.is_none() && policy.privileges & privilege::MOUNT != 0 {
+        return 0;
+    }
+    let (mut decision, verb) = decide(&subject, dentry, Verbs::of(Verb::Write));
+    if matches!(decision.verdict, Verdict::Allow) {
+        // It hides what is below as well.
+        match path::position(policy, dentry) {
+            Ok(at) if !path::hides_rules(at) => {}
+            Ok(_) => decision = Decision::deny(Reason::RulesBelow),
+            Err(reason) => decision = Decision::deny(reason),
+        }
+    }
+    let settled = Settled::new(decision, verb);
+    conclude(&Subjected { tag, policy, run }, settled, dentry, false)
+}
+
+/// Decides about access to a process outside the run; the record names its program.
+/// `quiet`: the kernel only asks whether it could, such as for every line of `ps`.
+#[inline(never)]
+pub fn outside(tag: &Tag, other: Task, verb: Verb, quiet: bool) -> i32 {
+    let Some((policy, run)) = records(tag) else {
+        return unknown();
+    };
+    // SAFETY: as in `path`.
+    let subject = Subject { tag: *tag, policy, run: unsafe { &*run } };
+    let decision = match decision::standing(&subject, emit::now) {
+        Some(decision) => decision,
+        None if policy.privileges & privilege::PTRACE_OUTSIDE != 0 => return 0,
+        None => Decision::deny(Reason::OutsideRun),
+    };
+    let settled = Settled::new(decision, verb);
+    let subject = Subjected { tag, policy, run };
+    if quiet {
+        settle(&subject, settled);
+        return verdict_to_errno(policy, settled);
+    }
+    conclude(&subject, settled, other.program().dentry(), false)
+}
+
+/// Refuses what no agent may do.
+#[inline(never)]
+pub fn refused(tag: &Tag, object: Dentry, reason: Reason) -> i32 {
+    let Some((policy, run)) = records(tag) else {
+        return unknown();
+    };
+    let settled = Settled::new(Decision::deny(reason), Verb::Write);
+    conclude(&Subjected { tag, policy, run }, settled, object, false)
+}
+
+/// Asks the rules about a name, after the run's standing.
+#[inline(always)]
+fn decide(subject: &Subject<'_>, dentry: Dentry, wanted: Verbs) -> (Decision, Verb) {
+    if let Some(decision) = decision::standing(subject, emit::now) {
+        return (decision, first(wanted));
+    }
+    let reason = match path::rows(subject.policy, dentry) {
+        Ok(path::Found::Rows(fixed, deep)) => {
+            // SAFETY: checked for null; rows of a policy in force are not rewritten.
+            if let (Some(fixed), Some(deep)) = unsafe { (fixed.as_ref(), deep.as_ref()) } {
+                let rows = Rows { fixed, deep };
+                return if dentry.inode().is_device() {
+                    decision::decide_device(subject, wanted, rows)
+                } else {
+                    decision::decide_path(subject, wanted, rows)
+                };
+            }
+            Reason::ReadFailed
+        }
+        Ok(path::Found::Builtin) => return (Decision::builtin(), first(wanted)),
+        Err(reason) => reason,
+    };
+    emit::count(if matches!(reason, Reason::TooDeep) {
+        Counter::PathTooDeep
+    } else {
+        Counter::PathUnreadable
+    });
+    (Decision::deny(reason), first(wanted))
+}
+
+/// Counts and tells a decision about a name; what the hook returns.
+#[inline(always)]
+fn conclude(subject: &Subjected<'_>, settled: Settled, dentry: Dentry, quiet: bool) -> i32 {
+    settle(subject, settled);
+    if !settled.allows() || !quiet {
+        emit::path(subject, settled, dentry);
+    }
+    verdict_to_errno(subject.policy, settled)
 }
 
 /// Decides a connection or a datagram to an IPv4 or IPv6 address.

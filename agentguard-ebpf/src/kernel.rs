@@ -7,6 +7,7 @@
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::task_struct;
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
 use crate::verifier;
 
@@ -19,12 +20,20 @@ macro_rules! offsets {
 offsets! {
     /// `file.f_path.dentry`
     FILE_DENTRY,
+    /// `file.f_path.mnt`
+    FILE_MNT,
     /// `file.f_flags`
     FILE_FLAGS,
     /// `file.f_mode`
     FILE_MODE,
     /// `path.dentry`
     PATH_DENTRY,
+    /// `mount.mnt`, which a `vfsmount` pointer points to
+    MOUNT_MNT,
+    /// `mount.mnt_ns`
+    MOUNT_NS,
+    /// `vfsmount.mnt_root`
+    MNT_ROOT,
     /// `dentry.d_parent`
     DENTRY_PARENT,
     /// `dentry.d_name.hash_len`; the length is its upper half
@@ -39,10 +48,14 @@ offsets! {
     SB_DEV,
     /// `super_block.s_flags`
     SB_FLAGS,
+    /// `super_block.s_magic`
+    SB_MAGIC,
     /// `super_block.s_root`
     SB_ROOT,
     /// `inode.i_mode`
     INODE_MODE,
+    /// `inode.i_flags`
+    INODE_FLAGS,
     /// `inode.i_rdev`
     INODE_RDEV,
     /// `inode.i_ino`
@@ -55,6 +68,22 @@ offsets! {
     TASK_PID,
     /// `task_struct.real_parent`
     TASK_REAL_PARENT,
+    /// `task_struct.flags`
+    TASK_FLAGS,
+    /// `task_struct.cred`
+    TASK_CRED,
+    /// `task_struct.real_cred`
+    TASK_REAL_CRED,
+    /// `task_struct.mm`
+    TASK_MM,
+    /// `mm_struct.exe_file`
+    MM_EXE_FILE,
+    /// `vm_area_struct.vm_file`
+    VMA_FILE,
+    /// `vm_area_struct.vm_flags`
+    VMA_FLAGS,
+    /// `iattr.ia_valid`
+    IATTR_VALID,
     /// `task_struct.exit_code`
     TASK_EXIT_CODE,
     /// `socket.sk`
@@ -67,9 +96,20 @@ offsets! {
     MSG_NAME,
 }
 
+const S_IFMT: u16 = 0o170_000;
+const S_IFDIR: u16 = 0o040_000;
+const S_IFREG: u16 = 0o100_000;
+const S_IFBLK: u16 = 0o060_000;
+/// Character device.
+pub const S_IFCHR: u16 = 0o020_000;
+
 /// 1 on kernels where a task storage lookup can miss under preemption.
 #[unsafe(no_mangle)]
 pub static STORAGE_CAN_MISS: Global<u8> = Global::new(0);
+
+/// 1 on kernels whose `inode_setattr` hook has the mount's id map in front (6.4).
+#[unsafe(no_mangle)]
+pub static SETATTR_IDMAP: Global<u8> = Global::new(0);
 
 /// 1 where LSM programs are attached, so that `task_free` counts tasks out.
 #[unsafe(no_mangle)]
@@ -122,6 +162,14 @@ object! {
     Sock,
     /// `struct msghdr`
     Message,
+    /// `struct vm_area_struct`
+    Mapping,
+    /// `struct iattr`
+    Attributes,
+    /// `struct vfsmount`
+    Mount,
+    /// `struct mm_struct`
+    Memory,
 }
 
 impl File {
@@ -141,6 +189,43 @@ impl File {
     #[inline(always)]
     pub fn mode(self) -> u32 {
         self.load(&FILE_MODE)
+    }
+}
+
+/// `MNT_NS_INTERNAL`, `ERR_PTR(-EINVAL)`: the mount belongs to the kernel.
+const MNT_NS_INTERNAL: u64 = -22_i64 as u64;
+
+impl File {
+    /// Whether this is a file of a layer that the kernel opened on behalf of a
+    /// stacked file system (overlayfs), whose own file was decided by its name.
+    #[inline(always)]
+    pub fn is_layer(self) -> bool {
+        Task::current().is_lent() && self.is_internal()
+    }
+
+    /// Whether it was opened through a mount that no process can reach.
+    #[inline(always)]
+    pub fn is_internal(self) -> bool {
+        let mount: *const u8 = self.load(&FILE_MNT);
+        let address = verifier::number(mount as u64)
+            .wrapping_sub(MOUNT_MNT.load())
+            .wrapping_add(MOUNT_NS.load());
+        let mut namespace = 0_u64;
+        // SAFETY: eight bytes go into eight; the helper does not fault.
+        let failed = unsafe {
+            bpf_probe_read_kernel(
+                (&raw mut namespace).cast(),
+                size_of::<u64>() as u32,
+                address as *const core::ffi::c_void,
+            )
+        };
+        failed == 0 && namespace == MNT_NS_INTERNAL
+    }
+
+    /// Whether it is a file at all: kernel threads run no program.
+    #[inline(always)]
+    pub fn is_some(self) -> bool {
+        !self.0.is_null()
     }
 }
 
@@ -186,6 +271,12 @@ impl Dentry {
 }
 
 impl SuperBlock {
+    /// Number of the file system's type.
+    #[inline(always)]
+    pub fn magic(self) -> u64 {
+        self.load(&SB_MAGIC)
+    }
+
     /// Kernel-internal device number.
     #[inline(always)]
     pub fn device(self) -> u32 {
@@ -206,10 +297,41 @@ impl SuperBlock {
 }
 
 impl Inode {
+    /// Whether it is a directory.
+    #[inline(always)]
+    pub fn is_directory(self) -> bool {
+        self.kind() == S_IFDIR
+    }
+
+    /// Whether it is a directory or a regular file.
+    #[inline(always)]
+    pub fn is_file_or_directory(self) -> bool {
+        matches!(self.kind(), S_IFDIR | S_IFREG)
+    }
+
+    /// Whether what is behind it is no file's content: a device, or swapped memory.
+    #[inline(always)]
+    pub fn is_device(self) -> bool {
+        const S_SWAPFILE: u32 = 1 << 8;
+        matches!(self.kind(), S_IFBLK | S_IFCHR) || self.flags() & S_SWAPFILE != 0
+    }
+
+    /// Type bits of its mode; 0 where there is no inode yet.
+    #[inline(always)]
+    pub fn kind(self) -> u16 {
+        if self.0.is_null() { 0 } else { self.mode() & S_IFMT }
+    }
+
     /// Type and permission bits.
     #[inline(always)]
     pub fn mode(self) -> u16 {
         self.load(&INODE_MODE)
+    }
+
+    /// `S_*` flags of the kernel.
+    #[inline(always)]
+    pub fn flags(self) -> u32 {
+        self.load(&INODE_FLAGS)
     }
 
     /// Device number, of a device file.
@@ -265,6 +387,27 @@ impl Task {
         Self(self.load(&TASK_REAL_PARENT))
     }
 
+    /// Whether the kernel does something for the task with somebody else's
+    /// credentials: a stacked file system on its layers. A tagged task cannot bring
+    /// that about: `uring_override_creds` refuses it the one call that could, and
+    /// core dumps and io_uring's threads, which also do it, are recognised.
+    #[inline(always)]
+    pub fn is_lent(self) -> bool {
+        const PF_IO_WORKER: u32 = 0x10;
+        const PF_DUMPCORE: u32 = 0x200;
+        let own: *const u8 = self.load(&TASK_REAL_CRED);
+        let current: *const u8 = self.load(&TASK_CRED);
+        let flags: u32 = self.load(&TASK_FLAGS);
+        own != current && flags & (PF_IO_WORKER | PF_DUMPCORE) == 0
+    }
+
+    /// The program it runs; none for kernel threads.
+    #[inline(always)]
+    pub fn program(self) -> File {
+        let memory: *const u8 = self.load(&TASK_MM);
+        File(Memory(memory).load(&MM_EXE_FILE))
+    }
+
     /// Exit code word, once it exits.
     #[inline(always)]
     pub fn exit_code(self) -> i32 {
@@ -300,5 +443,37 @@ impl Message {
     #[inline(always)]
     pub fn name(self) -> u64 {
         verifier::number(self.load(&MSG_NAME))
+    }
+}
+
+impl Mapping {
+    /// What is mapped; none for anonymous memory.
+    #[inline(always)]
+    pub fn file(self) -> File {
+        File(self.load(&VMA_FILE))
+    }
+
+    /// Whether stores reach the file.
+    #[inline(always)]
+    pub fn is_shared(self) -> bool {
+        const VM_SHARED: u64 = 8;
+        let flags: u64 = self.load(&VMA_FLAGS);
+        flags & VM_SHARED != 0
+    }
+}
+
+impl Attributes {
+    /// Which are changed, `ATTR_*`.
+    #[inline(always)]
+    pub fn valid(self) -> u32 {
+        self.load(&IATTR_VALID)
+    }
+}
+
+impl Mount {
+    /// The directory that it shows.
+    #[inline(always)]
+    pub fn root(self) -> Dentry {
+        Dentry(self.load(&MNT_ROOT))
     }
 }

@@ -5,19 +5,18 @@ use agentguard_common::identity::PolicyRecord;
 use agentguard_common::limits::{NAME_BYTES, PATH_DEPTH};
 use agentguard_common::path::{
     self, DEAD, Name, PathRow, PathState, PathTables, Position, StartKey, TransitionKey,
+    state_flag,
 };
 use agentguard_common::verdict::Reason;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
-use crate::kernel::{Dentry, Inode};
+use crate::kernel::{Dentry, Inode, S_IFCHR};
 use crate::verifier;
 use crate::maps::{GLOB_STATES, PATH_ROWS, PATH_STARTS, PATH_STATES, PATH_TRANSITIONS};
 
 /// `SB_KERNMOUNT`: a file system that only the kernel mounts (pipes, memfd): its
 /// objects have no name that a rule could mean.
 const SB_KERNMOUNT: u64 = 1 << 22;
-const S_IFMT: u16 = 0o170_000;
-const S_IFCHR: u16 = 0o020_000;
 
 /// What a path leads to.
 pub enum Found {
@@ -30,10 +29,46 @@ pub enum Found {
 /// Finds the rows of a name under a policy.
 #[inline(always)]
 pub fn rows(policy: &PolicyRecord, dentry: Dentry) -> Result<Found, Reason> {
-    let super_block = dentry.super_block();
-    if super_block.flags() & SB_KERNMOUNT != 0 || is_harmless_device(dentry.inode()) {
+    if is_builtin(dentry) {
         return Ok(Found::Builtin);
     }
+    let at = position(policy, dentry)?;
+    match (row_of(at.fixed), row_of(at.deep)) {
+        (Some(fixed), Some(deep)) => Ok(Found::Rows(fixed, deep)),
+        _ => Err(Reason::ReadFailed),
+    }
+}
+
+/// Whether every program needs it and no rule is about it.
+#[inline(always)]
+fn is_builtin(dentry: Dentry) -> bool {
+    dentry.super_block().flags() & SB_KERNMOUNT != 0 || is_harmless_device(dentry.inode())
+}
+
+/// Whether moving a directory from one position to the other could change what rules
+/// say of something in it.
+#[inline(always)]
+pub fn sheds_rules(from: Position, to: Position) -> bool {
+    (from.fixed != to.fixed && (has_rules_below(from.fixed) || has_rules_below(to.fixed)))
+        || (from.deep != to.deep && (has_rules_below(from.deep) || has_rules_below(to.deep)))
+}
+
+/// Whether something below a position has stricter rules than it has itself.
+#[inline(always)]
+pub fn hides_rules(at: Position) -> bool {
+    has_rules_below(at.fixed) || has_rules_below(at.deep)
+}
+
+#[inline(always)]
+fn has_rules_below(state: u32) -> bool {
+    // A state that cannot be read is taken to have some.
+    PATH_STATES.get(state).is_none_or(|info| info.flags & state_flag::RULED_BELOW != 0)
+}
+
+/// Finds the position of a name under a policy.
+#[inline(always)]
+pub fn position(policy: &PolicyRecord, dentry: Dentry) -> Result<Position, Reason> {
+    let super_block = dentry.super_block();
     let depth = verifier::forget(depth(dentry, super_block.root())?);
     let key = StartKey { starts: policy.starts, device: super_block.device() };
     // SAFETY: copied at once.
@@ -44,13 +79,10 @@ pub fn rows(policy: &PolicyRecord, dentry: Dentry) -> Result<Found, Reason> {
         at: Position { fixed: verifier::forget(start.fixed), deep: verifier::forget(start.deep) },
         failed: 0,
     };
-    if !verifier::repeat(PATH_DEPTH / LEVELS, walk_levels, &mut walk) || walk.failed != 0 {
+    if !verifier::repeat(PATH_DEPTH.div_ceil(LEVELS), walk_levels, &mut walk) || walk.failed != 0 {
         return Err(Reason::ReadFailed);
     }
-    match (row_of(walk.at.fixed), row_of(walk.at.deep)) {
-        (Some(fixed), Some(deep)) => Ok(Found::Rows(fixed, deep)),
-        _ => Err(Reason::ReadFailed),
-    }
+    Ok(walk.at)
 }
 
 #[inline(always)]
@@ -59,7 +91,7 @@ fn row_of(state: u32) -> Option<*const PathRow> {
 }
 
 /// Names that are read in one climb: as many as the stack has room for.
-const LEVELS: u32 = 8;
+const LEVELS: u32 = 6;
 
 /// A walk down from the root of a file system.
 struct Walk {
@@ -86,10 +118,8 @@ unsafe extern "C" fn walk_levels(_: u64, walk: *mut Walk) -> u64 {
     let (n3, at) = name_of(at);
     let (n4, at) = name_of(at);
     let (n5, at) = name_of(at);
-    let (n6, at) = name_of(at);
-    let (n7, at) = name_of(at);
-    let (n8, _) = name_of(at);
-    let names = [n1, n2, n3, n4, n5, n6, n7, n8];
+    let (n6, _) = name_of(at);
+    let names = [n1, n2, n3, n4, n5, n6];
     let fixed = take_all(walk.at.fixed, count, &names);
     let deep = take_all(walk.at.deep, count, &names);
     if fixed > u64::from(u32::MAX) || deep > u64::from(u32::MAX) {
@@ -108,10 +138,8 @@ unsafe extern "C" fn walk_levels(_: u64, walk: *mut Walk) -> u64 {
 /// verifier does not see.
 #[inline(always)]
 fn take_all(state: u32, count: u32, names: &[(u64, u32); LEVELS as usize]) -> u64 {
-    let [n1, n2, n3, n4, n5, n6, n7, n8] = *names;
+    let [n1, n2, n3, n4, n5, n6] = *names;
     let mut state = u64::from(state);
-    state = take(state, count > 7, n8);
-    state = take(state, count > 6, n7);
     state = take(state, count > 5, n6);
     state = take(state, count > 4, n5);
     state = take(state, count > 3, n4);
@@ -193,7 +221,7 @@ unsafe extern "C" fn one_up(_: u64, climb: *mut Climb) -> u64 {
 /// terminals, by device number: their names differ between containers.
 #[inline(always)]
 fn is_harmless_device(inode: Inode) -> bool {
-    if inode.0.is_null() || inode.mode() & S_IFMT != S_IFCHR {
+    if inode.kind() != S_IFCHR {
         return false;
     }
     let device = inode.rdev();

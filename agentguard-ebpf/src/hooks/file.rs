@@ -24,7 +24,7 @@ pub fn file_open(ctx: LsmContext) -> i32 {
     };
     let file = File::from_argument(ctx.arg(0));
     let (flags, mode) = (file.flags(), file.mode());
-    if flags & FMODE_EXEC != 0 {
+    if flags & FMODE_EXEC != 0 || file.is_layer() {
         return 0;
     }
     let mut wanted = Verbs::NONE;
@@ -124,12 +124,21 @@ pub fn path_rename(ctx: LsmContext) -> i32 {
     // Exchanged names are each a source and a target.
     let exchange = flags & RENAME_EXCHANGE != 0;
     let from = if exchange { both } else { Verbs::of(Verb::Delete) };
-    let refused = enforce::path(&tag, Dentry::from_argument(ctx.arg(1)), forget(from));
+    let (old, new) = (Dentry::from_argument(ctx.arg(1)), Dentry::from_argument(ctx.arg(3)));
+    let refused = enforce::path(&tag, old, forget(from));
     if refused != 0 {
         return refused;
     }
     let to = if exchange { both } else { Verbs::of(Verb::Create) };
-    enforce::path(&tag, Dentry::from_argument(ctx.arg(3)), forget(to))
+    let refused = enforce::path(&tag, new, forget(to));
+    if refused != 0 {
+        return refused;
+    }
+    // What moves with a directory is renamed as well.
+    if old.inode().is_directory() || exchange && new.inode().is_directory() {
+        return enforce::moved(&tag, old, new);
+    }
+    0
 }
 
 /// The same verbs, of which the verifier knows nothing: one check for all sets.

@@ -1,8 +1,12 @@
 //! The programs, by what they mediate. `main.rs` lists them in order.
 
+mod attributes;
 mod cgroup;
+mod descriptor;
 mod enrol;
 mod exec;
 mod file;
+mod mount;
 mod net;
+mod process;
 mod task;

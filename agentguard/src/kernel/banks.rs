@@ -88,6 +88,8 @@ const NO_POLICY: PolicyRecord = PolicyRecord {
     },
     starts: 0,
     protected_rules: 0,
+    privileges: 0,
+    reserved2: 0,
     connect: NetRoots { v4: 0, v6: 0 },
     listen: NetRoots { v4: 0, v6: 0 },
 };

@@ -132,6 +132,8 @@ fn open(pins: Option<&Options>, types: &Btf, host: &Host, lsm: bool) -> Result<E
         loader.override_global(name, offset, true);
     }
     loader.override_global("STORAGE_CAN_MISS", &can_miss, true);
+    let idmap = u8::from(types.parameters("bpf_lsm_inode_setattr") == Some(3));
+    loader.override_global("SETATTR_IDMAP", &idmap, true);
     loader.override_global("LSM_ATTACHED", &lsm, true);
     if let Some(options) = pins {
         let maps = maps_dir(options);
@@ -264,7 +266,7 @@ fn place(
 ) -> Result<(), KernelError> {
     let what = format!("loading {}", program.name);
     let link: FdLink = match program.attach {
-        Attach::Lsm(hook, _) => {
+        Attach::Lsm(hook, _) | Attach::LsmEither(hook, _) => {
             let typed: &mut Lsm = typed(object, program.name)?;
             typed
                 .load(hook, aya_btf)

@@ -8,6 +8,8 @@ use super::btf::{Btf, BtfError};
 pub enum Attach {
     /// An LSM hook, with the number of parameters that the program expects.
     Lsm(&'static str, usize),
+    /// An LSM hook whose parameters differ between kernels: either number will do.
+    LsmEither(&'static str, [usize; 2]),
     /// A tracepoint with typed arguments.
     Tracepoint(&'static str),
     /// A task iterator, run by reading its pin.
@@ -53,6 +55,20 @@ const fn lsm(
     }
 }
 
+/// An LSM program for a hook that not every kernel has.
+const fn newer(
+    name: &'static str,
+    hook: &'static str,
+    parameters: usize,
+    of: &'static str,
+) -> Program {
+    Program {
+        name,
+        attach: Attach::Lsm(hook, parameters),
+        role: Role::LsmIfPresent(of),
+    }
+}
+
 const fn cgroup(name: &'static str) -> Program {
     Program {
         name,
@@ -63,7 +79,7 @@ const fn cgroup(name: &'static str) -> Program {
 
 /// All programs, inheritance first: a task is never decided about before its
 /// children would be tagged.
-pub const PROGRAMS: [Program; 25] = [
+pub const PROGRAMS: [Program; 44] = [
     lsm("task_alloc", "task_alloc", 2, "identity"),
     lsm("task_free", "task_free", 1, "identity"),
     Program {
@@ -88,11 +104,7 @@ pub const PROGRAMS: [Program; 25] = [
     },
     lsm("exec_check", "bprm_check_security", 1, "exec"),
     lsm("file_open", "file_open", 1, "files"),
-    Program {
-        name: "file_truncate",
-        attach: Attach::Lsm("file_truncate", 1),
-        role: Role::LsmIfPresent("files"),
-    },
+    newer("file_truncate", "file_truncate", 1, "files"),
     lsm("path_truncate", "path_truncate", 1, "files"),
     lsm("path_mknod", "path_mknod", 4, "files"),
     lsm("path_mkdir", "path_mkdir", 3, "files"),
@@ -103,6 +115,29 @@ pub const PROGRAMS: [Program; 25] = [
     lsm("path_rmdir", "path_rmdir", 2, "files"),
     lsm("path_chmod", "path_chmod", 2, "files"),
     lsm("path_chown", "path_chown", 3, "files"),
+    Program {
+        name: "inode_setattr",
+        attach: Attach::LsmEither("inode_setattr", [2, 3]),
+        role: Role::Lsm("files"),
+    },
+    lsm("inode_setxattr", "inode_setxattr", 6, "files"),
+    lsm("inode_removexattr", "inode_removexattr", 3, "files"),
+    newer("inode_set_acl", "inode_set_acl", 4, "files"),
+    newer("inode_remove_acl", "inode_remove_acl", 3, "files"),
+    newer("inode_file_setattr", "inode_file_setattr", 2, "files"),
+    lsm("file_permission", "file_permission", 2, "files"),
+    lsm("file_receive", "file_receive", 1, "files"),
+    lsm("mmap_file", "mmap_file", 4, "files"),
+    lsm("file_mprotect", "file_mprotect", 3, "files"),
+    lsm("file_ioctl", "file_ioctl", 3, "files"),
+    newer("file_ioctl_compat", "file_ioctl_compat", 3, "files"),
+    lsm("sb_mount", "sb_mount", 5, "files"),
+    lsm("move_mount", "move_mount", 2, "files"),
+    lsm("sb_umount", "sb_umount", 2, "files"),
+    lsm("sb_pivotroot", "sb_pivotroot", 2, "files"),
+    lsm("sb_kern_mount", "sb_kern_mount", 1, "files"),
+    newer("uring_override_creds", "uring_override_creds", 1, "files"),
+    lsm("ptrace_access_check", "ptrace_access_check", 2, "files"),
     lsm("socket_connect", "socket_connect", 3, "network"),
     lsm("socket_sendmsg", "socket_sendmsg", 3, "network"),
     cgroup("cgroup_connect4"),
@@ -116,7 +151,7 @@ impl Program {
     #[must_use]
     pub fn attach_name(&self) -> &'static str {
         match self.attach {
-            Attach::Lsm(hook, _) => hook,
+            Attach::Lsm(hook, _) | Attach::LsmEither(hook, _) => hook,
             Attach::Tracepoint(name) => name,
             Attach::TaskIterator => "task",
             Attach::Cgroup => match self.name {
@@ -133,22 +168,39 @@ impl Program {
     /// # Errors
     /// A sentence for people.
     pub fn fits(&self, btf: &Btf) -> Result<(), String> {
-        let Attach::Lsm(hook, expected) = self.attach else {
-            return Ok(());
+        let (hook, expected) = match self.attach {
+            Attach::Lsm(hook, parameters) => (hook, [parameters; 2]),
+            Attach::LsmEither(hook, either) => (hook, either),
+            _ => return Ok(()),
         };
         match btf.parameters(&format!("bpf_lsm_{hook}")) {
             None => Err(format!("this kernel has no LSM hook {hook}")),
-            Some(found) if found == expected => Ok(()),
+            Some(found) if expected.contains(&found) => Ok(()),
             Some(found) => Err(format!(
-                "this kernel's LSM hook {hook} has {found} parameters, {expected} are expected"
+                "this kernel's LSM hook {hook} has {found} parameters, {} are expected",
+                expected[1]
             )),
         }
     }
 }
 
 /// The kernel constants of the object: name in the object, structure, member.
-const OFFSETS: [(&str, &str, &str); 24] = [
+const OFFSETS: [(&str, &str, &str); 38] = [
     ("FILE_DENTRY", "file", "f_path.dentry"),
+    ("FILE_MNT", "file", "f_path.mnt"),
+    ("MOUNT_MNT", "mount", "mnt"),
+    ("MOUNT_NS", "mount", "mnt_ns"),
+    ("MNT_ROOT", "vfsmount", "mnt_root"),
+    ("SB_MAGIC", "super_block", "s_magic"),
+    ("INODE_FLAGS", "inode", "i_flags"),
+    ("TASK_FLAGS", "task_struct", "flags"),
+    ("TASK_CRED", "task_struct", "cred"),
+    ("TASK_REAL_CRED", "task_struct", "real_cred"),
+    ("TASK_MM", "task_struct", "mm"),
+    ("MM_EXE_FILE", "mm_struct", "exe_file"),
+    ("VMA_FILE", "vm_area_struct", "vm_file"),
+    ("VMA_FLAGS", "vm_area_struct", "vm_flags"),
+    ("IATTR_VALID", "iattr", "ia_valid"),
     ("FILE_FLAGS", "file", "f_flags"),
     ("FILE_MODE", "file", "f_mode"),
     ("PATH_DENTRY", "path", "dentry"),

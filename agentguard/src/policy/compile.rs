@@ -17,7 +17,7 @@ mod unsupported;
 
 use std::sync::Arc;
 
-use agentguard_common::identity::{NetRoots, PolicyRecord};
+use agentguard_common::identity::{NetRoots, PolicyRecord, privilege};
 use agentguard_common::limits;
 use agentguard_common::verb::Verb;
 use agentguard_common::verdict::{Mode, Verdict};
@@ -125,14 +125,14 @@ fn agent(
     mounts: &MountTable,
     generation: u32,
 ) -> Result<PolicyRecord, tables::Full> {
-    let unknown_start = paths::compile(builder, index, list, mounts)?;
-    let connect = nets::compile(builder, &list.connect)?;
-    let listen = nets::compile(builder, &list.listen)?;
     let mut defaults = 0;
     for verb in Verb::ALL {
         let verdict = manifest.permissions.default_verdict(manifest_verb(verb));
         defaults |= (common_verdict(verdict) as u16) << (2 * verb as u16);
     }
+    let unknown_start = paths::compile(builder, index, list, defaults, mounts)?;
+    let connect = nets::compile(builder, &list.connect)?;
+    let listen = nets::compile(builder, &list.listen)?;
     Ok(PolicyRecord {
         generation,
         mode: match manifest.mode {
@@ -144,6 +144,8 @@ fn agent(
         unknown_start,
         starts: index,
         protected_rules: list.protected,
+        privileges: privileges(manifest),
+        reserved2: 0,
         connect: NetRoots {
             v4: connect.0,
             v6: connect.1,
@@ -153,6 +155,21 @@ fn agent(
             v6: listen.1,
         },
     })
+}
+
+/// The privileges that the kernel programs ask for, as bits of the record.
+fn privileges(manifest: &Manifest) -> u32 {
+    manifest
+        .permissions
+        .privileges
+        .iter()
+        .map(|privilege| match privilege.value {
+            manifest::Privilege::PtraceOutside => privilege::PTRACE_OUTSIDE,
+            manifest::Privilege::Mount => privilege::MOUNT,
+            manifest::Privilege::Devices => privilege::DEVICES,
+            _ => 0,
+        })
+        .fold(0, |bits, bit| bits | bit)
 }
 
 /// The rule limits, which are over all agents.

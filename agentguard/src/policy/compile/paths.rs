@@ -6,6 +6,7 @@
 //! automata of their own, because in one their states multiply (docs/adr/0002).
 
 mod automaton;
+mod below;
 
 use std::collections::HashMap;
 
@@ -26,11 +27,13 @@ pub fn compile(
     builder: &mut Builder,
     starts: u32,
     list: &RuleList,
+    defaults: u16,
     mounts: &MountTable,
 ) -> Result<Position, Full> {
     let mut agent = Agent {
         builder,
         list,
+        defaults,
         known: HashMap::new(),
     };
     // Rules that begin with `**/` say something about any file system; the
@@ -60,6 +63,8 @@ type Contents = Vec<(Vec<Component>, u16, u8)>;
 struct Agent<'a> {
     builder: &'a mut Builder,
     list: &'a RuleList,
+    /// As in the policy record.
+    defaults: u16,
     known: HashMap<Contents, u32>,
 }
 
@@ -87,7 +92,7 @@ impl Agent<'_> {
         if let Some(start) = self.known.get(&contents) {
             return Ok(*start);
         }
-        let start = automaton::build(self.builder, rules)?;
+        let start = automaton::build(self.builder, rules, self.defaults)?;
         self.known.insert(contents, start);
         Ok(start)
     }

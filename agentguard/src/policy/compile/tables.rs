@@ -115,6 +115,26 @@ impl Builder {
         }
     }
 
+    /// The row of a state that is filled in.
+    pub(super) fn row_of(&self, state: u32) -> PathRow {
+        let row = self
+            .tables
+            .states
+            .get(state as usize)
+            .map_or(0, |info| info.row);
+        self.tables
+            .rows
+            .get(row as usize)
+            .copied()
+            .unwrap_or_default()
+    }
+
+    pub(super) fn add_flag(&mut self, state: u32, flag: u32) {
+        if let Some(info) = self.tables.states.get_mut(state as usize) {
+            info.flags |= flag;
+        }
+    }
+
     pub(super) fn add_row(&mut self, row: PathRow) -> Result<u32, Full> {
         if row == PathRow::default() {
             return Ok(0);

@@ -4,7 +4,9 @@
 use agentguard_common::verb::Verb;
 
 use super::super::diagnostic::{Diagnostic, Severity};
-use super::super::manifest::{Approvals, Limits, Location, Manifest, NetTarget, Verdict};
+use super::super::manifest::{
+    Approvals, Limits, Location, Manifest, NetTarget, Privilege, Verdict,
+};
 use super::manifest_verb;
 
 /// Findings about one manifest.
@@ -57,8 +59,16 @@ pub fn findings(manifest: &Manifest) -> Vec<Diagnostic> {
         );
     }
     for privilege in &manifest.permissions.privileges {
-        let message =
-            format!("agent {agent}: privileges are neither denied nor granted by this version");
+        if matches!(
+            privilege.value,
+            Privilege::PtraceOutside | Privilege::Mount | Privilege::Devices
+        ) {
+            continue;
+        }
+        let message = format!(
+            "agent {agent}: privilege {} is neither denied nor granted by this version",
+            privilege.value.as_str()
+        );
         tell(
             &privilege.location,
             message,

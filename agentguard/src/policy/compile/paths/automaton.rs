@@ -10,7 +10,7 @@ use super::super::super::manifest::{Component, GlobPattern, GlobToken};
 use super::super::globs;
 use super::super::rules::PathRule;
 use super::super::tables::{Builder, Full};
-use super::Local;
+use super::{Local, below};
 
 /// A place in the tree of names.
 #[derive(Default)]
@@ -31,15 +31,22 @@ struct Tree<'a> {
     states: HashMap<Vec<usize>, u32>,
     work: Vec<Vec<usize>>,
     classes: HashMap<Vec<&'a GlobPattern>, globs::Classes>,
+    /// Each state and the states that one name leads to.
+    edges: Vec<(u32, u32)>,
 }
 
 /// Builds the automaton of some rules; returns its start state.
-pub(super) fn build(builder: &mut Builder, rules: &[Local<'_>]) -> Result<u32, Full> {
+pub(super) fn build(
+    builder: &mut Builder,
+    rules: &[Local<'_>],
+    defaults: u16,
+) -> Result<u32, Full> {
     let mut tree = Tree {
         places: vec![Place::default()],
         states: HashMap::new(),
         work: Vec::new(),
         classes: HashMap::new(),
+        edges: Vec::new(),
     };
     if rules.is_empty() {
         return Ok(DEAD);
@@ -51,6 +58,7 @@ pub(super) fn build(builder: &mut Builder, rules: &[Local<'_>]) -> Result<u32, F
     while let Some(set) = tree.work.pop() {
         tree.fill(builder, &set)?;
     }
+    below::mark(builder, &tree.edges, defaults);
     Ok(start)
 }
 
@@ -213,6 +221,7 @@ impl<'a> Tree<'a> {
             }
         }
         info.any = self.state(builder, everywhere.clone())?;
+        self.edges.push((state, info.any));
         if !exact.is_empty() {
             info.flags |= state_flag::NAMED;
         }
@@ -226,6 +235,7 @@ impl<'a> Tree<'a> {
             );
             let next = self.state(builder, targets)?;
             builder.add_name(state, name, next)?;
+            self.edges.push((state, next));
         }
         if !globs.is_empty() {
             info.glob = self.classes(builder, state, &globs, &everywhere)?;
@@ -264,6 +274,7 @@ impl<'a> Tree<'a> {
             let next = self.state(builder, targets)?;
             let class = u32::try_from(index + 1).unwrap_or(0);
             builder.add_class(state, class, next)?;
+            self.edges.push((state, next));
         }
         Ok(classes.start)
     }

@@ -1,0 +1,181 @@
+//! Descriptors: what a task does with files that it did not open itself, or opened
+//! before it had a tag, and what can be done with an open file beside reading and
+//! writing. The file's name is asked for again, so a descriptor gives no right.
+
+use agentguard_common::verb::{Verb, Verbs};
+use aya_ebpf::macros::lsm;
+use aya_ebpf::programs::LsmContext;
+
+use crate::enforce;
+use crate::kernel::{File, Mapping};
+
+const FMODE_READ: u32 = 1;
+const FMODE_WRITE: u32 = 2;
+const MAY_WRITE: u32 = 2;
+const MAY_READ: u32 = 4;
+const PROT_WRITE: u64 = 2;
+const PROT_EXEC: u64 = 4;
+/// The bits of `mmap` flags that say private or shared, and the private one.
+const MAP_TYPE: u64 = 0xf;
+const MAP_PRIVATE: u64 = 2;
+
+/// `int file_permission(struct file *file, int mask)`: before each read and write,
+/// also of `splice`, `sendfile`, `copy_file_range`, cloned ranges, `fallocate`,
+/// `getdents` and io_uring.
+#[lsm(hook = "file_permission")]
+pub fn file_permission(ctx: LsmContext) -> i32 {
+    let prior: i32 = ctx.arg(2);
+    let Some(tag) = enforce::tagged(prior) else {
+        return prior;
+    };
+    let file = File::from_argument(ctx.arg(0));
+    let mask: u32 = ctx.arg(1);
+    let mut wanted = Verbs::NONE;
+    if mask & MAY_READ != 0 {
+        wanted = wanted.and(Verb::Read);
+    }
+    if mask & MAY_WRITE != 0 {
+        wanted = wanted.and(Verb::Write);
+    }
+    if wanted.is_empty() || file.is_layer() {
+        return 0;
+    }
+    enforce::descriptor(&tag, file.dentry(), wanted)
+}
+
+/// `int file_receive(struct file *file)`: a descriptor that arrives over a unix
+/// socket, or is taken out of another process.
+#[lsm(hook = "file_receive")]
+pub fn file_receive(ctx: LsmContext) -> i32 {
+    let prior: i32 = ctx.arg(1);
+    let Some(tag) = enforce::tagged(prior) else {
+        return prior;
+    };
+    let file = File::from_argument(ctx.arg(0));
+    let wanted = opened_for(file);
+    if wanted.is_empty() {
+        return 0;
+    }
+    enforce::descriptor(&tag, file.dentry(), wanted)
+}
+
+/// `int mmap_file(struct file *file, unsigned long reqprot, unsigned long prot,
+/// unsigned long flags)`
+#[lsm(hook = "mmap_file")]
+pub fn mmap_file(ctx: LsmContext) -> i32 {
+    let prior: i32 = ctx.arg(4);
+    let Some(tag) = enforce::tagged(prior) else {
+        return prior;
+    };
+    let file = File::from_argument(ctx.arg(0));
+    if !file.is_some() || file.is_layer() {
+        return 0;
+    }
+    let (prot, flags): (u64, u64) = (ctx.arg(2), ctx.arg(3));
+    // Every mapping can be read.
+    let mut wanted = Verbs::of(Verb::Read);
+    if prot & PROT_WRITE != 0 && flags & MAP_TYPE != MAP_PRIVATE {
+        wanted = wanted.and(Verb::Write);
+    }
+    let refused = enforce::descriptor(&tag, file.dentry(), wanted);
+    if refused != 0 || prot & PROT_EXEC == 0 {
+        return refused;
+    }
+    enforce::mapped_program(&tag, file.dentry())
+}
+
+/// `int file_mprotect(struct vm_area_struct *vma, unsigned long reqprot, unsigned long prot)`
+#[lsm(hook = "file_mprotect")]
+pub fn file_mprotect(ctx: LsmContext) -> i32 {
+    let prior: i32 = ctx.arg(3);
+    let Some(tag) = enforce::tagged(prior) else {
+        return prior;
+    };
+    let mapping = Mapping::from_argument(ctx.arg(0));
+    let prot: u64 = ctx.arg(2);
+    let file = mapping.file();
+    // A mapping of a stacked file shows the file of its layer; that it may be written
+    // at all was decided by the name when the file was opened.
+    if !file.is_some() || file.is_internal() {
+        return 0;
+    }
+    if prot & PROT_WRITE != 0 && mapping.is_shared() {
+        let refused = enforce::descriptor(&tag, file.dentry(), Verbs::of(Verb::Write));
+        if refused != 0 {
+            return refused;
+        }
+    }
+    if prot & PROT_EXEC == 0 {
+        return 0;
+    }
+    enforce::mapped_program(&tag, file.dentry())
+}
+
+/// `int file_ioctl(struct file *file, unsigned int cmd, unsigned long arg)`
+#[lsm(hook = "file_ioctl")]
+pub fn file_ioctl(ctx: LsmContext) -> i32 {
+    control(&ctx)
+}
+
+/// `int file_ioctl_compat(struct file *file, unsigned int cmd, unsigned long arg)`:
+/// the 32-bit system call, since 6.8 and in some older stable kernels.
+#[lsm(hook = "file_ioctl_compat")]
+pub fn file_ioctl_compat(ctx: LsmContext) -> i32 {
+    control(&ctx)
+}
+
+/// Commands that a file system has for its files and directories change what it
+/// keeps about them, but for the few listed.
+#[inline(always)]
+fn control(ctx: &LsmContext) -> i32 {
+    let prior: i32 = ctx.arg(3);
+    let Some(tag) = enforce::tagged(prior) else {
+        return prior;
+    };
+    let file = File::from_argument(ctx.arg(0));
+    let command: u32 = ctx.arg(1);
+    if !file.dentry().inode().is_file_or_directory() || is_harmless(command) || file.is_layer() {
+        return 0;
+    }
+    enforce::path(&tag, file.dentry(), Verbs::of(Verb::Attributes))
+}
+
+/// Questions, settings of the descriptor itself, and copies between files, for
+/// which the kernel asks `file_permission`.
+#[inline(always)]
+fn is_harmless(command: u32) -> bool {
+    matches!(
+        command,
+        0x5401              // TCGETS: is it a terminal?
+            | 0x5413        // TIOCGWINSZ
+            | 0x5421        // FIONBIO
+            | 0x5450..=0x5452 // FIONCLEX, FIOCLEX, FIOASYNC
+            | 0x541b        // FIONREAD
+            | 0x5460        // FIOQSIZE
+            | 2             // FIGETBSZ
+            | 0xc020_660b   // FS_IOC_FIEMAP
+            | 0x8008_6601   // FS_IOC_GETFLAGS
+            | 0x8004_6601   // FS_IOC32_GETFLAGS
+            | 0x801c_581f   // FS_IOC_FSGETXATTR
+            | 0x8008_7601   // FS_IOC_GETVERSION
+            | 0x8004_7601   // FS_IOC32_GETVERSION
+            | 0x8100_9431   // FS_IOC_GETFSLABEL
+            | 0x4004_9409   // FICLONE
+            | 0x4020_940d   // FICLONERANGE
+            | 0xc018_9436 // FIDEDUPERANGE
+    )
+}
+
+/// The verbs that a file was opened for.
+#[inline(always)]
+fn opened_for(file: File) -> Verbs {
+    let mode = file.mode();
+    let mut wanted = Verbs::NONE;
+    if mode & FMODE_READ != 0 {
+        wanted = wanted.and(Verb::Read);
+    }
+    if mode & FMODE_WRITE != 0 {
+        wanted = wanted.and(Verb::Write);
+    }
+    wanted
+}
