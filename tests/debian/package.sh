@@ -29,7 +29,7 @@ stop_prober() {
 # The prober has been denied again since now, and never got through.
 still_denied() {
 	before=$(prober 1)
-	soon denied_more_than "$before" && [ "$(prober 2)" -eq 0 ]
+	soon denied_more_than "${before:-0}" && [ "$(prober 2)" -eq 0 ]
 }
 
 denied_more_than() {
@@ -90,7 +90,7 @@ nothing_is_left() {
 make_upgrade() {
 	rm -rf /tmp/upgrade && dpkg-deb -R "$deb" /tmp/upgrade &&
 		sed -i 's/^Version: .*/&+upgrade/' /tmp/upgrade/DEBIAN/control &&
-		dpkg-deb -b /tmp/upgrade /tmp/upgrade.deb
+		dpkg-deb -b /tmp/upgrade /tmp/upgrade.deb && rm -r /tmp/upgrade
 }
 
 install_deb() {
@@ -110,7 +110,7 @@ check "the state is root's alone" says "700 root:root" mode_and_owner /var/lib/a
 check "the pins are root's alone" says "700 root:root" mode_and_owner "$pins"
 check "exposure is under 3.0" exposure_is_below_3
 echo "        systemd-analyze security: $(exposure)"
-check "manual pages are there" test -e /usr/share/man/man1/agentguard-run.1.gz
+check "manual pages are part of it" says /usr/share/man/man1/agentguard-run.1.gz dpkg -L agentguard
 check "the example policies pass their own check" agentguard policy check /usr/share/doc/agentguard/policies
 check "the shipped configuration is all comments" fails grep -q '^[^#]' /etc/agentguard/agentguard.yaml
 
