@@ -7,6 +7,7 @@ repository are opened but nothing is written to them, secrets are opened but not
 """
 
 import errno
+import faulthandler
 import json
 import os
 import re
@@ -113,6 +114,7 @@ def misbehave(places):
 
 def escape(places):
     """A double fork with a session of its own, as daemons do, and the same again from there."""
+    faulthandler.cancel_dump_traceback_later()
     child = os.fork()
     if child:
         os.waitpid(child, 0)
@@ -120,12 +122,19 @@ def escape(places):
     os.setsid()
     if os.fork():
         os._exit(0)
+    limit_life()
     attempt("grandchild-etc", lambda: open_only(places["etc"] + "-2", os.O_WRONLY | os.O_CREAT))
     attempt("grandchild-connect", lambda: connect(places["unlisted"]))
     os._exit(0)
 
 
+def limit_life():
+    """Ends a process that hangs, and tells on standard error where it was."""
+    faulthandler.dump_traceback_later(150, exit=True)
+
+
 def main():
+    limit_life()
     places = json.loads(sys.argv[1])
     work_in_repository(places)
     misbehave(places)

@@ -162,6 +162,18 @@ pub fn cargo() -> PathBuf {
     env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
 }
 
+/// A cargo to build with. What the cargo that runs this task said of xtask is not passed on: build
+/// scripts watch these variables, and would run again each time another cargo builds the same.
+pub fn cargo_build() -> Tool {
+    let ours = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .filter(|name| ours(name))
+        .fold(Tool::new(cargo()).arg("build"), |tool, name| {
+            tool.env_remove(&name)
+        })
+}
+
 /// Whether this process runs as root.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()

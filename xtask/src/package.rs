@@ -23,7 +23,12 @@ const CARGO_DEB: Pinned = Pinned {
     name: "cargo-deb",
     version: "3.8.0",
 };
-/// Programs that it and the checks call, and the packages they are in.
+/// The tool that checks what is linked (deny.toml).
+const CARGO_DENY: Pinned = Pinned {
+    name: "cargo-deny",
+    version: "0.20.2",
+};
+/// Programs that they and the checks call, and the packages they are in.
 const NEEDS: &[Need] = &[
     ("dpkg-deb", "dpkg"),
     ("dpkg-shlibdeps", "dpkg-dev"),
@@ -59,8 +64,16 @@ pub fn main(args: &Args) -> Result<ExitCode> {
 pub fn build(host: &Host) -> Result<PathBuf> {
     host.need(NEEDS)?;
     let cargo_deb = CARGO_DEB.install(host)?;
+    let cargo_deny = CARGO_DENY.install(host)?;
     let _lock = host.lock(GENERATED)?;
     changelog_is_current(&host.repo)?;
+    host.timed("licences and sources of what is linked", || {
+        // Not advisories: their database is not on every machine, and is another one tomorrow.
+        Tool::new(&cargo_deny)
+            .args(["--locked", "check", "bans", "licenses", "sources"])
+            .dir(&host.repo)
+            .run_quiet()
+    })?;
     host.timed("building the release", || {
         Tool::new(host::cargo())
             .args(["build", "--quiet", "--release", "--locked", "-p", CRATE])

@@ -70,8 +70,9 @@ fn show(out: &mut Output, report: &Doctor) -> std::io::Result<()> {
     let detached: Vec<_> = report.hooks.iter().filter(|hook| !hook.attached).collect();
     if !report.hooks.is_empty() {
         let attached = report.hooks.len() - detached.len();
+        out.line("")?;
         out.line(&format!(
-            "\nkernel programs attached: {attached} of {}",
+            "kernel programs attached: {attached} of {}",
             report.hooks.len()
         ))?;
     }

@@ -1,25 +1,28 @@
 //! Loading policies: read, check, compile, put in force. Whatever fails, the
 //! policy in force stays as it is.
 
+mod needs;
+
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
+use self::needs::missing_protections;
 use super::{Engine, Handle, Stopped};
 use crate::agents::{Registry, RegistryError};
 use crate::clock::Timestamp;
 use crate::correlate::PolicyNames;
 use crate::event::{Detail, Kind, LoadedAgent, PolicyLoaded};
 use crate::files::{self, Durability, FileError};
-use crate::kernel::{KernelError, Protection, ProtectionStatus};
+use crate::kernel::KernelError;
 use crate::memory;
 use crate::mounts::MountTable;
 use crate::pipeline::Message;
 use crate::policy::compile::Compiled;
-use crate::policy::manifest::{Manifest, Mode, Permissions, RuleSet, Verb, Verdict};
-use crate::policy::{self, LoadOptions};
+use crate::policy::manifest::Manifest;
+use crate::policy::{self, Diagnostic, LoadOptions};
 
 /// What asks for a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,8 +155,16 @@ impl LoadError {
 pub struct Loader {
     engine: Handle,
     sources: Sources,
-    /// The names of the generation in force. Whoever holds this is loading.
-    names: Mutex<Option<Arc<PolicyNames>>>,
+    /// Whoever holds this is loading.
+    known: Mutex<Known>,
+}
+
+/// What a load leaves for the next.
+struct Known {
+    /// The names of the generation in force.
+    names: Option<Arc<PolicyNames>>,
+    /// The warnings that were logged last.
+    warnings: Vec<Diagnostic>,
 }
 
 impl Loader {
@@ -163,7 +174,10 @@ impl Loader {
         Self {
             engine,
             sources,
-            names: Mutex::new(names),
+            known: Mutex::new(Known {
+                names,
+                warnings: Vec::new(),
+            }),
         }
     }
 
@@ -172,7 +186,7 @@ impl Loader {
     /// # Errors
     /// See [`LoadError`]; the policy in force stays.
     pub async fn load(&self, trigger: Trigger) -> Result<Loaded, LoadError> {
-        let mut names = self.names.lock().await;
+        let mut known = self.known.lock().await;
         let directory = self.sources.agents.clone();
         let options = LoadOptions {
             strict_permissions: true,
@@ -180,11 +194,9 @@ impl Loader {
         let read = tokio::task::spawn_blocking(move || policy::load_dir(&directory, options));
         let result = match read.await? {
             Ok(set) => {
-                for warning in &set.warnings {
-                    tracing::warn!("{warning}");
-                }
                 let manifests = set.manifests.into_iter().map(Arc::new).collect();
-                self.install(manifests, trigger, &mut names).await
+                self.install(manifests, trigger, set.warnings, &mut known)
+                    .await
             }
             Err(diagnostics) => Err(LoadError::Manifests {
                 problems: diagnostics.0.iter().map(ToString::to_string).collect(),
@@ -201,7 +213,7 @@ impl Loader {
     /// # Errors
     /// See [`LoadError`]; the policy in force stays.
     pub async fn follow_mounts(&self) -> Result<(), LoadError> {
-        let mut names = self.names.lock().await;
+        let mut known = self.known.lock().await;
         let in_force = self.engine.call(|engine| engine.policy.clone()).await?;
         let mountinfo = self.sources.mountinfo.clone();
         let now = tokio::task::spawn_blocking(move || MountTable::read(&mountinfo)).await?;
@@ -210,7 +222,9 @@ impl Loader {
         }
         let agents = in_force.agents.into_iter();
         let manifests = agents.map(|(_, manifest)| manifest).collect();
-        let result = self.install(manifests, Trigger::Mounts, &mut names).await;
+        let result = self
+            .install(manifests, Trigger::Mounts, Vec::new(), &mut known)
+            .await;
         self.tell_refusal(Trigger::Mounts, &result).await;
         result.map(|_| ())
     }
@@ -219,7 +233,8 @@ impl Loader {
         &self,
         manifests: Vec<Arc<Manifest>>,
         trigger: Trigger,
-        in_force: &mut Option<Arc<PolicyNames>>,
+        mut warnings: Vec<Diagnostic>,
+        known: &mut Known,
     ) -> Result<Loaded, LoadError> {
         let accepted = self.sources.accept_degraded.clone();
         let (registry, set) = self
@@ -227,7 +242,7 @@ impl Loader {
             .call(move |engine| engine.plan(&manifests, &accepted))
             .await??;
         let sources = self.sources.clone();
-        let previous = in_force.clone();
+        let previous = known.names.clone();
         let (compiled, registry, set, names) = tokio::task::spawn_blocking(move || {
             let compiled = compile(&sources, &registry, &set)?;
             let names = Arc::new(PolicyNames::of(&compiled));
@@ -241,12 +256,16 @@ impl Loader {
             Ok::<_, LoadError>((compiled, registry, set, names))
         })
         .await??;
+        if trigger != Trigger::Mounts {
+            warnings.extend(compiled.warnings.iter().cloned());
+            known.warn(warnings);
+        }
         let told = Arc::clone(&names);
         let loaded = self
             .engine
             .call(move |engine| engine.put(&compiled, registry, set, told, trigger))
             .await??;
-        *in_force = Some(names);
+        known.names = Some(names);
         memory::give_back();
         Ok(loaded)
     }
@@ -272,6 +291,20 @@ impl Loader {
     }
 }
 
+impl Known {
+    /// Logs what is probably not meant, once as long as it stays the same.
+    fn warn(&mut self, warnings: Vec<Diagnostic>) {
+        if self.warnings == warnings {
+            return;
+        }
+        for warning in &warnings {
+            let text = warning.to_string();
+            tracing::warn!("{}", text.lines().collect::<Vec<_>>().join("; "));
+        }
+        self.warnings = warnings;
+    }
+}
+
 /// The blocking part: nothing of it touches the kernel side.
 fn compile(
     sources: &Sources,
@@ -286,9 +319,6 @@ fn compile(
                 problems: diagnostics.iter().map(ToString::to_string).collect(),
             }
         })?;
-    for warning in &compiled.warnings {
-        tracing::warn!("{warning}");
-    }
     registry.save(&sources.registry)?;
     Ok(compiled)
 }
@@ -388,114 +418,5 @@ impl Engine {
                 problems,
             },
         );
-    }
-}
-
-/// What enforcing these manifests needs, this host does not have in full, and
-/// the operator has not accepted. One message a protection.
-fn missing_protections(
-    protections: &[Protection],
-    manifests: &[Arc<Manifest>],
-    accepted: &BTreeSet<String>,
-) -> Vec<String> {
-    let mut problems = Vec::new();
-    for protection in protections {
-        if protection.status == ProtectionStatus::Enforcing || accepted.contains(protection.name) {
-            continue;
-        }
-        let needing: Vec<&str> = manifests
-            .iter()
-            .filter(|manifest| manifest.mode == Mode::Enforce)
-            .filter(|manifest| needs(&manifest.permissions, protection.name))
-            .map(|manifest| manifest.name.as_str())
-            .collect();
-        if !needing.is_empty() {
-            problems.push(refusal(protection, &needing));
-        }
-    }
-    problems
-}
-
-fn refusal(protection: &Protection, needing: &[&str]) -> String {
-    let state = match protection.status {
-        ProtectionStatus::Enforcing => "in force",
-        ProtectionStatus::Degraded => "only partly there",
-        ProtectionStatus::Absent => "absent",
-    };
-    let fix = protection
-        .fix
-        .as_ref()
-        .map_or_else(String::new, |fix| format!(" To have it: {fix}."));
-    format!(
-        "protection `{name}` is {state} on this host, and {agents} must be enforced: {detail}.{fix} To go on without it: `accept_degraded: [{name}]` in agentguard.yaml, or `mode: observe` in the manifest",
-        name = protection.name,
-        agents = needing.join(", "),
-        detail = protection.detail.trim_end_matches('.'),
-    )
-}
-
-/// Whether enforcing these permissions needs a protection. One that this
-/// function does not know is needed: closed on error.
-fn needs(permissions: &Permissions, protection: &str) -> bool {
-    let restricts = |verb: Verb| {
-        permissions.default_verdict(verb) != Verdict::Allow
-            || permissions.path_rules(verb).is_some_and(restricts_some)
-            || permissions.net_rules(verb).is_some_and(restricts_some)
-    };
-    match protection {
-        "files" => [
-            Verb::Read,
-            Verb::Write,
-            Verb::Create,
-            Verb::Delete,
-            Verb::Attributes,
-        ]
-        .into_iter()
-        .any(restricts),
-        "exec" => restricts(Verb::Exec),
-        "network" => restricts(Verb::Connect) || restricts(Verb::Listen),
-        _ => true,
-    }
-}
-
-fn restricts_some<T>(rules: &RuleSet<T>) -> bool {
-    !rules.ask.is_empty() || !rules.deny.is_empty()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{manifest, manifest_of};
-
-    fn absent(name: &'static str) -> Protection {
-        Protection {
-            name,
-            status: ProtectionStatus::Absent,
-            detail: "the kernel does not list bpf among its security modules.".to_owned(),
-            fix: Some("boot with lsm=...,bpf".to_owned()),
-        }
-    }
-
-    #[test]
-    fn an_absent_protection_is_refused_by_name_with_reason_and_fix() {
-        let problems = missing_protections(&[absent("files")], &[manifest("a")], &BTreeSet::new());
-        assert_eq!(
-            problems,
-            [
-                "protection `files` is absent on this host, and a must be enforced: the kernel does not list bpf among its security modules. To have it: boot with lsm=...,bpf. To go on without it: `accept_degraded: [files]` in agentguard.yaml, or `mode: observe` in the manifest"
-            ]
-        );
-    }
-
-    #[test]
-    fn accepting_observing_or_not_needing_it_is_enough() {
-        let none = BTreeSet::new();
-        let accepted = BTreeSet::from(["files".to_owned()]);
-        let observing = Arc::new(manifest_of("a", |manifest| manifest.mode = Mode::Observe));
-        assert!(missing_protections(&[absent("files")], &[manifest("a")], &accepted).is_empty());
-        assert!(missing_protections(&[absent("files")], &[observing], &none).is_empty());
-        // Executing is allowed by default and this manifest restricts none of it.
-        assert!(missing_protections(&[absent("exec")], &[manifest("a")], &none).is_empty());
-        assert!(!missing_protections(&[absent("new")], &[manifest("a")], &none).is_empty());
     }
 }

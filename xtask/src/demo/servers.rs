@@ -5,8 +5,12 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+
+/// Longest wait for a request.
+const REQUEST: Duration = Duration::from_secs(20);
 
 /// A server, alive as long as this process.
 #[derive(Debug)]
@@ -27,8 +31,8 @@ impl Server {
             for client in listener.incoming().flatten() {
                 // Counted before it is answered: whoever has an answer has been counted.
                 visits.fetch_add(1, Ordering::SeqCst);
-                // A client that only connects is served, too.
-                let _ = answer(&client);
+                // A client that only connects is none to wait for, and its end is no error.
+                thread::spawn(move || answer(&client));
             }
         });
         Ok(server)
@@ -67,6 +71,7 @@ impl Server {
 }
 
 fn answer(mut client: &TcpStream) -> std::io::Result<()> {
+    client.set_read_timeout(Some(REQUEST))?;
     let head = BufReader::new(client).lines();
     for line in head {
         if line?.is_empty() {
