@@ -6,6 +6,9 @@ use std::os::fd::RawFd;
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Map, Value, json};
 
+/// The argument that asks for this.
+pub const FLAG: &str = "decide";
+
 /// Runs in one call, and calls.
 const REPEAT: u32 = 100_000;
 const CALLS: usize = 21;

@@ -1,8 +1,11 @@
 //! One test machine: the same measurements in each state, from "no AgentGuard" to
 //! "tagged, with many rules", and under AppArmor for comparison.
 
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -11,23 +14,31 @@ use agentguard_tests::binary;
 use agentguard_tests::daemon::Daemon;
 use agentguard_tests::places::Places;
 use agentguard_tests::servers::Server;
+use agentguard_tests::wait::until;
 use anyhow::{Context as _, Result, ensure};
-use serde_json::{Value, json};
+use aya::programs::loaded_programs;
+use serde_json::{Map, Value, json};
 
-use crate::{empty, policy};
+use crate::policy::{self, POLICIES, Policy};
+use crate::{empty, measure};
 
-/// Sizes of the policies.
-pub const RULES: [usize; 2] = [10, 10_000];
+/// Name of the AppArmor profile.
+const PROFILE: &str = "agentguard-bench";
 
 /// What every state measures on.
 struct Bench {
+    places: Places,
     this: String,
     file: String,
     server: Server,
-    states: Vec<Value>,
+    /// Where the measured process connects to itself.
+    own: SocketAddr,
+    /// Programs that were loaded before.
+    before: BTreeSet<u32>,
+    states: Map<String, Value>,
 }
 
-/// Measures all states; prints one JSON array.
+/// Measures all states; prints one JSON object.
 ///
 /// # Errors
 /// A state cannot be made, or a measurement fails.
@@ -38,55 +49,81 @@ pub fn main(empty_object: &Path) -> Result<()> {
         // Six names deep.
         file: places.file("tree/deep/file")?,
         server: Server::start("127.0.0.1")?,
-        states: Vec::new(),
+        own: free_port()?,
+        before: loaded(),
+        states: Map::new(),
+        places,
     };
     bench.untagged("none")?;
     let programs = empty::attach(empty_object)?;
     bench.untagged("empty")?;
     drop(programs);
-    bench.agentguard(&places)?;
-    bench.apparmor()?;
-    // What the first state would be now: how far the figures can be trusted.
+    bench.unloaded()?;
+    bench.agentguard()?;
+    // What the first state is by now: how far the figures can be trusted.
     bench.untagged("none_again")?;
-    println!("{}", json!(bench.states));
+    bench.apparmor()?;
+    let kernel = nix::sys::utsname::uname()?;
+    let kernel = kernel.release().to_string_lossy();
+    println!("{}", json!({ "kernel": kernel, "states": bench.states }));
     Ok(())
 }
 
+/// The ids of the programs in the kernel.
+fn loaded() -> BTreeSet<u32> {
+    // One that cannot be asked about has just gone.
+    loaded_programs()
+        .filter_map(Result::ok)
+        .map(|program| program.id())
+        .collect()
+}
+
+/// A port that nothing listens on.
+fn free_port() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
 impl Bench {
-    fn agentguard(&mut self, places: &Places) -> Result<()> {
-        let mut daemon = Daemon::configure(binary::agentguard()?, places, &[])?;
-        for rules in RULES {
-            let name = policy::name(rules);
-            let manifest =
-                policy::manifest(&name, rules, &places.at("tree"), &self.server.rules());
-            let path = places.at(&format!("agents/{name}.yaml"));
+    fn agentguard(&mut self) -> Result<()> {
+        let mut daemon = Daemon::configure(binary::agentguard()?, &self.places, &[])?;
+        let mut own_net = self.server.rules().to_vec();
+        own_net.push(format!("{}/tcp", self.own));
+        for policy in POLICIES {
+            let manifest = policy.manifest(&self.places.at("tree"), &own_net);
+            let path = self.places.at(&format!("agents/{}.yaml", policy.agent()));
             fs::write(path, manifest.text())?;
         }
         daemon.start()?;
         self.untagged("idle")?;
-        let agent = policy::name(RULES[0]);
-        let mut command = daemon.command(&["run", "--agent", &agent, "--"]);
+        let mut command = launch(&daemon, policy::FEW);
         command.args([&self.this, "wait"]);
         let live = Agent::start("a live agent", command)?;
         self.untagged("live")?;
         live.end()?;
-        for rules in RULES {
-            let agent = policy::name(rules);
-            let command = daemon.command(&["run", "--agent", &agent, "--"]);
-            self.measure(&format!("tagged_{rules}"), command)?;
+        for policy in POLICIES {
+            self.measure(&format!("tagged_{}", policy.name), launch(&daemon, policy))?;
         }
         daemon.unload()?;
-        Ok(())
+        self.unloaded()
     }
 
-    /// A profile with rules like those of the small policy.
+    /// Waits until the kernel has no program that was not there at the beginning: it
+    /// detaches them after their owner is gone, and each still costs until then.
+    fn unloaded(&self) -> Result<()> {
+        until("the kernel is rid of the programs", || {
+            Ok(loaded().is_subset(&self.before).then_some(()))
+        })
+    }
+
+    /// A profile that rules the same operations as the policy with few rules.
     fn apparmor(&mut self) -> Result<()> {
-        let tree = Path::new(&self.file).ancestors().nth(2).context("too short a path")?;
-        let mut profile = String::from("profile agentguard-bench {\n  /** rix,\n  network,\n");
-        profile.push_str("  capability,\n  signal,\n  unix,\n");
-        profile.push_str(&format!("  {}/** w,\n", tree.display()));
-        for number in 1..RULES[0] {
-            profile.push_str(&format!("  /srv/accounts/batch-{number}/cache/** w,\n"));
+        let mut profile = format!(
+            "profile {PROFILE} {{\n  /** rix,\n  network,\n  capability,\n  signal,\n  unix,\n  \
+             {}/** w,\n",
+            self.places.at("tree")
+        );
+        for number in 1..policy::FEW.rules {
+            writeln!(profile, "  /srv/accounts/batch-{number}/cache/** w,")?;
         }
         profile.push_str("}\n");
         let mut parser = Command::new("apparmor_parser")
@@ -94,10 +131,15 @@ impl Bench {
             .stdin(Stdio::piped())
             .spawn()
             .context("cannot start apparmor_parser")?;
-        parser.stdin.take().context("no input")?.write_all(profile.as_bytes())?;
-        ensure!(parser.wait()?.success(), "apparmor_parser refuses the profile");
+        let mut input = parser.stdin.take().context("no input")?;
+        input.write_all(profile.as_bytes())?;
+        drop(input);
+        ensure!(
+            parser.wait()?.success(),
+            "apparmor_parser refuses the profile"
+        );
         let mut command = Command::new("aa-exec");
-        command.args(["--profile", "agentguard-bench", "--"]);
+        command.args(["--profile", PROFILE, "--"]);
         self.measure("apparmor", command)
     }
 
@@ -107,18 +149,30 @@ impl Bench {
 
     /// Runs the measurements behind `command`.
     fn measure(&mut self, state: &str, mut command: Command) -> Result<()> {
-        let (udp, tcp) = (self.server.udp.to_string(), self.server.tcp.to_string());
-        command.args([&self.this, "measure", &self.file, &udp, &tcp]);
+        let servers = [self.server.udp, self.server.tcp, self.own];
         let output = command
+            // Random layouts of memory cost differently.
+            .args(["setarch", "--addr-no-randomize"])
+            .args([&self.this, measure::FLAG, &self.file])
+            .args(servers.map(|address| address.to_string()))
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())
             .output()
             .with_context(|| format!("cannot measure {state}"))?;
-        ensure!(output.status.success(), "measuring {state}: {}", output.status);
-        let times: Value = serde_json::from_slice(&output.stdout)
+        ensure!(
+            output.status.success(),
+            "measuring {state}: {}",
+            output.status
+        );
+        let costs: Value = serde_json::from_slice(&output.stdout)
             .with_context(|| format!("measuring {state} printed no JSON"))?;
-        eprintln!("agentguard-bench: {state} {times}");
-        self.states.push(json!({ "state": state, "times": times }));
+        eprintln!("agentguard-bench: measured {state}");
+        self.states.insert(state.to_owned(), costs);
         Ok(())
     }
+}
+
+/// The beginning of a command line that runs as the agent with this policy.
+fn launch(daemon: &Daemon, policy: Policy) -> Command {
+    daemon.command(&["run", "--agent", &policy.agent(), "--"])
 }

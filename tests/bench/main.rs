@@ -8,7 +8,7 @@ mod measure;
 mod native;
 mod policy;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
@@ -27,10 +27,10 @@ fn main() -> ExitCode {
 fn run(arguments: &[String]) -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
-        ["machine", empty] => machine::main(&PathBuf::from(empty)),
-        ["native", decide] => native::main(&PathBuf::from(decide)),
-        ["measure", file, udp, tcp] => measure::main(file, udp, tcp),
-        ["decide", ref programs @ ..] => decide::main(programs),
+        ["machine", empty] => machine::main(Path::new(empty)),
+        ["native", decide] => native::main(Path::new(decide)),
+        [measure::FLAG, file, udp, tcp, own] => measure::main(file, udp, tcp, own),
+        [decide::FLAG, ref programs @ ..] => decide::main(programs),
         ["wait"] => measure::wait(),
         _ => bail!("started by `cargo xtask bench`, with arguments of its own"),
     }

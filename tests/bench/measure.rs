@@ -2,8 +2,8 @@
 //! processes do meanwhile does not count.
 
 use std::fs::File;
-use std::io::Read as _;
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::FileExt as _;
 use std::process::{Command, Stdio};
 
@@ -14,25 +14,36 @@ use nix::sys::time::TimeValLike as _;
 use nix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
+/// The argument that asks for this.
+pub const FLAG: &str = "measure";
+
 /// Batches that only warm caches up.
 const WARM_UP: usize = 3;
+/// Bytes that one call sends over an established connection, and takes from it.
+const BULK: usize = 16 * 1024;
 
 /// Measures each operation; prints one JSON object.
 ///
 /// # Errors
 /// An operation fails.
-pub fn main(file: &str, udp: &str, tcp: &str) -> Result<()> {
+pub fn main(file: &str, udp: &str, tcp: &str, own: &str) -> Result<()> {
     let udp: SocketAddr = udp.parse()?;
     let tcp: SocketAddr = tcp.parse()?;
     let content = File::open(file).with_context(|| format!("cannot open {file}"))?;
     let datagrams = UdpSocket::bind("127.0.0.1:0")?;
+    let (mut near, mut far) = established(own)?;
     let mut byte = [0];
+    let mut bulk = [0; BULK];
     let results = json!({
-        "open": series(200, 40, own, || File::open(file).map(drop))?,
-        "pread": series(500, 40, own, || content.read_at(&mut byte, 0).map(drop))?,
-        "connect_udp": series(200, 40, own, || datagrams.connect(udp))?,
-        "connect_tcp": series(20, 20, own, || connect_tcp(tcp))?,
-        "exec": series(4, 16, with_children, || {
+        "open": series(200, 40, thread_time, || File::open(file).map(drop))?,
+        "pread": series(500, 40, thread_time, || content.read_at(&mut byte, 0).map(drop))?,
+        "connect_udp": series(200, 40, thread_time, || datagrams.connect(udp))?,
+        "connect_tcp": series(20, 40, thread_time, || connect_tcp(tcp))?,
+        "bulk": series(20, 40, thread_time, || {
+            near.write_all(&bulk)?;
+            far.read_exact(&mut bulk)
+        })?,
+        "exec": series(1, 64, with_children, || {
             Command::new("/bin/true").stdin(Stdio::null()).status().map(drop)
         })?,
     });
@@ -47,14 +58,24 @@ pub fn main(file: &str, udp: &str, tcp: &str) -> Result<()> {
 pub fn wait() -> Result<()> {
     let run = std::env::var("AGENTGUARD_RUN_ID").ok();
     println!("{}", json!({ "pid": std::process::id(), "run": run }));
-    std::io::stdin().read_to_end(&mut Vec::new())?;
+    io::stdin().read_to_end(&mut Vec::new())?;
     Ok(())
 }
 
+/// Both ends of a connection: with both in one thread the same happens every time.
+fn established(to: &str) -> Result<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind(to)?;
+    let near = TcpStream::connect(to)?;
+    Ok((near, listener.accept()?.0))
+}
+
 /// A connection that leaves nothing behind: it is reset at its end.
-fn connect_tcp(to: SocketAddr) -> std::io::Result<()> {
+fn connect_tcp(to: SocketAddr) -> io::Result<()> {
     let stream = TcpStream::connect(to)?;
-    let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+    let linger = nix::libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
     setsockopt(&stream, sockopt::Linger, &linger)?;
     Ok(())
 }
@@ -64,7 +85,7 @@ fn series<T>(
     batch: u32,
     repeats: usize,
     clock: fn() -> Result<i64>,
-    mut call: impl FnMut() -> std::io::Result<T>,
+    mut call: impl FnMut() -> io::Result<T>,
 ) -> Result<Value> {
     let mut times = Vec::new();
     for _ in 0..WARM_UP + repeats {
@@ -81,12 +102,12 @@ fn series<T>(
     Ok(json!({ "min": each(kept[0]), "median": each(kept[kept.len() / 2]) }))
 }
 
-fn own() -> Result<i64> {
+fn thread_time() -> Result<i64> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.num_nanoseconds())
 }
 
 fn with_children() -> Result<i64> {
     let children = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let children = children.user_time() + children.system_time();
-    Ok(own()? + children.num_nanoseconds())
+    Ok(thread_time()? + children.num_nanoseconds())
 }

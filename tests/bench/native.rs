@@ -21,12 +21,12 @@ use aya::programs::SocketFilter;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde_json::{Map, Value, json};
 
-use crate::machine::RULES;
-use crate::policy;
+use crate::decide;
+use crate::policy::{ANYWHERE, FEW, MANY, POLICIES, Policy};
 
 /// Where the measured `connect` goes.
 const TO: ([u8; 4], u16) = ([127, 0, 0, 1], 7777);
-/// Times that a policy is put in force.
+/// Times that a policy is put in force; odd, so that the last one has all rules.
 const RELOADS: usize = 7;
 
 /// Measures; prints one JSON object.
@@ -36,46 +36,56 @@ const RELOADS: usize = 7;
 pub fn main(object: &Path) -> Result<()> {
     let places = Places::make()?;
     let binary = binary::agentguard()?;
-    let accepted: &[&str] = if suite::missing(&binary)?.is_some() { &suite::MAY_MISS } else { &[] };
+    let accepted: &[&str] = if suite::missing(&binary)?.is_some() {
+        &suite::MAY_MISS
+    } else {
+        &[]
+    };
     let mut daemon = Daemon::configure(binary, &places, accepted)?;
-    let [few, many] = RULES;
-    write_policy(&places, few, few)?;
-    write_policy(&places, many, few)?;
+    write_policy(&places, FEW)?;
+    write_policy(&places, ANYWHERE)?;
+    write_policy(&places, with_rules(FEW.rules))?;
     daemon.start()?;
     let small = memory(&daemon)?;
-    let reload = json!({ "few": reload(&daemon, &places, few)?, "many": reload(&daemon, &places, many)? });
+    let few = reload(&daemon, &places, FEW.rules)?;
+    let many = reload(&daemon, &places, MANY.rules)?;
     let large = memory(&daemon)?;
     let decide = decisions(&daemon, &places, object)?;
     daemon.unload()?;
-    println!(
-        "{}",
-        json!({ "reload_ms": reload, "memory": { "few": small, "many": large }, "decide_ns": decide })
-    );
+    let kernel = nix::sys::utsname::uname()?;
+    let results = json!({
+        "kernel": kernel.release().to_string_lossy(),
+        "reload_ms": { "few": few, "many": many },
+        "memory_kib": { "few": small, "many": large },
+        "decide_ns": decide,
+    });
+    println!("{results}");
     Ok(())
 }
 
-/// Writes the agent named after `rules` with a policy of `size` rules.
-fn write_policy(places: &Places, rules: usize, size: usize) -> Result<()> {
+/// The large agent, with another number of rules.
+fn with_rules(rules: usize) -> Policy {
+    Policy { rules, ..MANY }
+}
+
+fn write_policy(places: &Places, policy: Policy) -> Result<()> {
     let (ip, port) = (TO.0.map(|byte| byte.to_string()).join("."), TO.1);
-    let own = [format!("{ip}:{port}/udp")];
-    let name = policy::name(rules);
-    let manifest = policy::manifest(&name, size, &places.at("tree"), &own);
-    let path = places.at(&format!("agents/{name}.yaml"));
+    let own_net = [format!("{ip}:{port}/udp")];
+    let manifest = policy.manifest(&places.at("tree"), &own_net);
+    let path = places.at(&format!("agents/{}.yaml", policy.agent()));
     fs::write(&path, manifest.text()).with_context(|| path)
 }
 
 /// Milliseconds from the command to the policy in force: each time the large agent
-/// gets a policy of `size` rules that differs from the last.
-fn reload(daemon: &Daemon, places: &Places, size: usize) -> Result<Value> {
+/// gets a policy of about `rules` rules that differs from the last.
+fn reload(daemon: &Daemon, places: &Places, rules: usize) -> Result<Value> {
     let mut times = Vec::new();
-    for turn in 0..RELOADS {
-        write_policy(places, RULES[1], size - turn % 2)?;
+    for turn in (0..RELOADS).rev() {
+        write_policy(places, with_rules(rules - turn % 2))?;
         let start = Instant::now();
         daemon.cli_ends(&["policy", "reload"], 0)?;
         times.push(start.elapsed().as_secs_f64() * 1e3);
     }
-    write_policy(places, RULES[1], size)?;
-    daemon.cli_ends(&["policy", "reload"], 0)?;
     times.sort_unstable_by(f64::total_cmp);
     Ok(json!({ "min": times[0], "median": times[RELOADS / 2] }))
 }
@@ -87,7 +97,9 @@ fn memory(daemon: &Daemon) -> Result<Value> {
     let kib = |name: &str| -> Result<u64> {
         let line = status.lines().find(|line| line.starts_with(name));
         let number = line.and_then(|line| line.split_whitespace().nth(1));
-        number.and_then(|number| number.parse().ok()).with_context(|| format!("no {name}"))
+        number
+            .and_then(|number| number.parse().ok())
+            .with_context(|| format!("no {name}"))
     };
     let mut maps = Map::new();
     let mut total = 0;
@@ -102,7 +114,7 @@ fn memory(daemon: &Daemon) -> Result<Value> {
         maps.insert(name.to_owned(), json!(bytes / 1024));
     }
     Ok(json!({
-        "resident": kib("VmRSS:")?, "peak": kib("VmHWM:")?, "maps": total / 1024, "by_map": maps,
+        "resident": kib("VmRSS:")?, "anonymous": kib("RssAnon:")?, "peak": kib("VmHWM:")?, "maps": total / 1024, "by_map": maps,
     }))
 }
 
@@ -111,8 +123,12 @@ fn decisions(daemon: &Daemon, places: &Places, object: &Path) -> Result<Value> {
     let programs = load(daemon, object)?;
     // Six names deep.
     let directory = places.fresh("tree/deep/directory")?;
-    let mut words = vec!["decide".to_owned()];
-    words.extend(programs.iter().map(|(name, fd)| format!("{name}={}", fd.as_raw_fd())));
+    let mut words = vec![decide::FLAG.to_owned()];
+    words.extend(
+        programs
+            .iter()
+            .map(|(name, fd)| format!("{name}={}", fd.as_raw_fd())),
+    );
     let this = std::env::current_exe()?;
     let run = |mut command: Command| -> Result<Value> {
         let output = command
@@ -122,14 +138,18 @@ fn decisions(daemon: &Daemon, places: &Places, object: &Path) -> Result<Value> {
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())
             .output()?;
-        ensure!(output.status.success(), "the decision programs: {}", output.status);
+        ensure!(
+            output.status.success(),
+            "the decision programs: {}",
+            output.status
+        );
         Ok(serde_json::from_slice(&output.stdout)?)
     };
     let mut results = Map::new();
     results.insert("untagged".to_owned(), run(Command::new("env"))?);
-    for rules in RULES {
-        let command = daemon.command(&["run", "--agent", &policy::name(rules), "--"]);
-        results.insert(format!("tagged_{rules}"), run(command)?);
+    for policy in POLICIES {
+        let command = daemon.command(&["run", "--agent", &policy.agent(), "--"]);
+        results.insert(format!("tagged_{}", policy.name), run(command)?);
     }
     Ok(Value::Object(results))
 }
@@ -145,7 +165,7 @@ fn load(daemon: &Daemon, object: &Path) -> Result<Vec<(String, OwnedFd)>> {
     let mut loader = EbpfLoader::new();
     loader.btf(None).allow_unsupported_maps();
     for (name, value) in &constants {
-        loader.override_global(*name, value, true);
+        loader.override_global(name, value, true);
     }
     loader.override_global("TO_ADDRESS", &address, true);
     loader.override_global("TO_PORT", &port, true);
@@ -158,7 +178,9 @@ fn load(daemon: &Daemon, object: &Path) -> Result<Vec<(String, OwnedFd)>> {
     let mut fds = Vec::new();
     for (name, program) in object.programs_mut() {
         let program: &mut SocketFilter = program.try_into()?;
-        program.load().with_context(|| format!("the kernel refuses {name}"))?;
+        program
+            .load()
+            .with_context(|| format!("the kernel refuses {name}"))?;
         let fd = program.fd()?.as_fd().try_clone_to_owned()?;
         fcntl(&fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
         fds.push((name.to_owned(), fd));

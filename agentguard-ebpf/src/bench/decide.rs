@@ -31,12 +31,11 @@ use agentguard_common::decision::{self, Subject};
 use agentguard_common::identity::Tag;
 use agentguard_common::net::{Address, Transport};
 use agentguard_common::verb::{Verb, Verbs};
-use agentguard_common::verdict::Decision;
+use agentguard_common::verdict::{Decision, Verdict};
 use aya_ebpf::Global;
 use aya_ebpf::macros::socket_filter;
 use aya_ebpf::programs::SkBuffContext;
 
-use crate::address::Destination;
 use crate::kernel::{Dentry, Task};
 use crate::maps::{HEADS, POLICIES, RUNS};
 
@@ -53,56 +52,28 @@ pub static TO_ADDRESS: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static TO_PORT: Global<u32> = Global::new(0);
 
-/// What the test run returns: a verdict as a number, or this.
+/// What a program returns for a task without a tag; for others 1 is allowed, 0 denied.
 const UNTAGGED: i64 = 9;
 
 /// Returns at once.
 #[socket_filter]
-pub fn floor(_: SkBuffContext) -> i64 {
+fn floor(_: SkBuffContext) -> i64 {
     UNTAGGED
 }
 
 /// Finds the tag, as every hook does first.
 #[socket_filter]
-pub fn tagged(_: SkBuffContext) -> i64 {
+fn tag(_: SkBuffContext) -> i64 {
     match enforce::tagged(0) {
-        Some(tag) => i64::from(tag.agent != 0),
+        Some(tag) => i64::from(tag.run_serial != 0),
         None => UNTAGGED,
     }
 }
 
-/// Decides `write` on the working directory: tag, records, names, rules.
+/// Decides `read` of the working directory as a hook does: tag, records, names, rules,
+/// counters. What is allowed here makes no event.
 #[socket_filter]
-pub fn decide_path(_: SkBuffContext) -> i64 {
-    judge(|subject| {
-        let dentry = working_directory();
-        match path::row(subject.policy, dentry) {
-            // SAFETY: checked for null; rows of a policy in force are not rewritten.
-            Ok(path::Found::Row(row)) => match unsafe { row.as_ref() } {
-                Some(row) => decision::decide_path(subject, Verbs::of(Verb::Write), row).0,
-                None => Decision::builtin(),
-            },
-            Ok(path::Found::Builtin) => Decision::builtin(),
-            Err(reason) => Decision::deny(reason),
-        }
-    })
-}
-
-/// Decides `connect` to the constant address: tag, records, address, rules.
-#[socket_filter]
-pub fn decide_net(_: SkBuffContext) -> i64 {
-    judge(|subject| {
-        let to = destination();
-        match address::lookup(subject.policy.connect.v4, &to.address, to.transport, to.port) {
-            Some(matched) => decision::decide_net(subject, Verb::Connect, matched),
-            None => Decision::builtin(),
-        }
-    })
-}
-
-/// The same as a hook does it: counted, recorded where it is to be, turned into an errno.
-#[socket_filter]
-pub fn whole_path(_: SkBuffContext) -> i64 {
+fn decide_path(_: SkBuffContext) -> i64 {
     match enforce::tagged(0) {
         Some(tag) => {
             i64::from(enforce::path(&tag, working_directory(), Verbs::of(Verb::Read)) == 0)
@@ -111,36 +82,31 @@ pub fn whole_path(_: SkBuffContext) -> i64 {
     }
 }
 
-/// The same as a hook does it.
+/// Decides `connect` to the constant address: tag, records, address, rules. Not as a
+/// hook does, which tells each connection: a full ring would be what is measured.
 #[socket_filter]
-pub fn whole_net(_: SkBuffContext) -> i64 {
+fn decide_connect(_: SkBuffContext) -> i64 {
     match enforce::tagged(0) {
-        Some(tag) => i64::from(enforce::net(&tag, Verb::Connect, &destination()) == 0),
+        Some(tag) => match connect(tag) {
+            Some(decision) => i64::from(matches!(decision.verdict, Verdict::Allow)),
+            None => 0,
+        },
         None => UNTAGGED,
     }
 }
 
 #[inline(always)]
-fn judge(decide: impl FnOnce(&Subject<'_>) -> Decision) -> i64 {
-    let Some(tag) = enforce::tagged(0) else {
-        return UNTAGGED;
-    };
-    match with_subject(tag, decide) {
-        Some(decision) => decision.verdict as i64,
-        None => 0,
-    }
-}
-
-#[inline(always)]
-fn with_subject(tag: Tag, decide: impl FnOnce(&Subject<'_>) -> Decision) -> Option<Decision> {
+fn connect(tag: Tag) -> Option<Decision> {
     let policy = POLICIES.get(*HEADS.get(tag.agent)?)?;
     let run = RUNS.get_ptr_mut(tag.run)?;
     // SAFETY: map memory that outlives the program.
     let subject = Subject { tag, policy, run: unsafe { &*run } };
-    Some(match decision::standing(&subject, emit::now) {
-        Some(decision) => decision,
-        None => decide(&subject),
-    })
+    if let Some(decision) = decision::standing(&subject, emit::now) {
+        return Some(decision);
+    }
+    let to = Address::v4(TO_ADDRESS.load());
+    let matched = address::lookup(policy.connect.v4, &to, Transport::Udp, TO_PORT.load() as u16)?;
+    Some(decision::decide_net(&subject, Verb::Connect, matched))
 }
 
 #[inline(always)]
@@ -150,17 +116,6 @@ fn working_directory() -> Dentry {
     unsafe {
         let fs = task.0.add(TASK_FS.load() as usize).cast::<*const u8>().read_volatile();
         Dentry(fs.add(FS_PWD.load() as usize).cast::<*const u8>().read_volatile())
-    }
-}
-
-#[inline(always)]
-fn destination() -> Destination {
-    Destination {
-        address: Address::v4(TO_ADDRESS.load()),
-        port: TO_PORT.load() as u16,
-        family: address::INET,
-        transport: Transport::Udp,
-        protocol: 17,
     }
 }
 

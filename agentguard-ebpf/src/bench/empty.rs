@@ -9,9 +9,8 @@ use aya_ebpf::programs::LsmContext;
 macro_rules! empty {
     ($($hook:ident),+ $(,)?) => {
         $(
-            #[doc = concat!("Returns 0 from `", stringify!($hook), "`.")]
             #[lsm]
-            pub fn $hook(_: LsmContext) -> i32 {
+            fn $hook(_: LsmContext) -> i32 {
                 0
             }
         )+
