@@ -120,7 +120,10 @@ fn memory(daemon: &Daemon) -> Result<Value> {
 
 /// The decision programs, run untagged and by each agent.
 fn decisions(daemon: &Daemon, places: &Places, object: &Path) -> Result<Value> {
-    let programs = load(daemon, object)?;
+    let programs = match load(daemon, object)? {
+        Ok(programs) => programs,
+        Err(why) => return Ok(json!({ "refused": why })),
+    };
     // Six names deep.
     let directory = places.fresh("tree/deep/directory")?;
     let mut words = vec![decide::FLAG.to_owned()];
@@ -154,8 +157,9 @@ fn decisions(daemon: &Daemon, places: &Places, object: &Path) -> Result<Value> {
     Ok(Value::Object(results))
 }
 
-/// Loads the programs onto the daemon's maps; their descriptors survive `exec`.
-fn load(daemon: &Daemon, object: &Path) -> Result<Vec<(String, OwnedFd)>> {
+/// Loads the programs onto the daemon's maps; their descriptors survive `exec`. Older
+/// kernels let programs that can be repeated do less: what they say then.
+fn load(daemon: &Daemon, object: &Path) -> Result<Result<Vec<(String, OwnedFd)>, String>> {
     let types = Btf::read(Path::new(VMLINUX))?;
     let mut constants = programs::offsets(&types)?;
     constants.push(("TASK_FS", types.member("task_struct", "fs")?));
@@ -178,12 +182,16 @@ fn load(daemon: &Daemon, object: &Path) -> Result<Vec<(String, OwnedFd)>> {
     let mut fds = Vec::new();
     for (name, program) in object.programs_mut() {
         let program: &mut SocketFilter = program.try_into()?;
-        program
-            .load()
-            .with_context(|| format!("the kernel refuses {name}"))?;
+        if let Err(error) = program.load() {
+            let said = error.to_string();
+            return match said.lines().find(|line| line.contains("cannot use helper")) {
+                Some(why) => Ok(Err(why.to_owned())),
+                None => Err(error).with_context(|| format!("the kernel refuses {name}")),
+            };
+        }
         let fd = program.fd()?.as_fd().try_clone_to_owned()?;
         fcntl(&fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
         fds.push((name.to_owned(), fd));
     }
-    Ok(fds)
+    Ok(Ok(fds))
 }

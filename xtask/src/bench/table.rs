@@ -71,6 +71,19 @@ pub fn machine(figures: &Figures) -> Result<String> {
 
 /// The decision function, reloads and memory.
 pub fn native(figures: &Figures) -> Result<String> {
+    Ok(format!(
+        "On this host, Linux {}: the decision function (BPF_PROG_TEST_RUN, warm caches, six names \
+         deep)\n\n{}\n{}",
+        figures.text("/kernel")?,
+        decisions(figures)?,
+        reload_and_memory(figures)?
+    ))
+}
+
+fn decisions(figures: &Figures) -> Result<String> {
+    if let Ok(why) = figures.text("/decide_ns/refused") {
+        return Ok(format!("not measured, for this kernel says: {why}\n"));
+    }
     let mut rows = vec![header(&PROGRAMS)];
     for (subject, label) in SUBJECTS {
         let mut row = vec![label.to_owned()];
@@ -80,35 +93,33 @@ pub fn native(figures: &Figures) -> Result<String> {
         }
         rows.push(row);
     }
-    let decide = grid(&rows);
-    let mut rows = vec![header(&[("", "10 rules"), ("", "10,000 rules")])];
-    let mut add = |label: &str, path: &str, unit: &str, scale: f64| -> Result<()> {
+    Ok(grid(&rows))
+}
+
+fn reload_and_memory(figures: &Figures) -> Result<String> {
+    let kib = 1024.0 / 1e6;
+    let mut rows = vec![header(&[("few", "10 rules"), ("many", "10,000 rules")])];
+    for (label, path, unit, scale) in [
+        ("policy reload, median", "/reload_ms/*/median", "ms", 1.0),
+        ("policy reload, least", "/reload_ms/*/min", "ms", 1.0),
+        ("daemon, resident", "/memory_kib/*/resident", "MB", kib),
+        (
+            "of that, not files or maps",
+            "/memory_kib/*/anonymous",
+            "MB",
+            kib,
+        ),
+        ("daemon, at its peak", "/memory_kib/*/peak", "MB", kib),
+        ("kernel maps", "/memory_kib/*/maps", "MB", kib),
+    ] {
         let mut row = vec![label.to_owned()];
         for size in ["few", "many"] {
             let figure = figures.at(&path.replace('*', size))? * scale;
             row.push(format!("{figure:.1} {unit}"));
         }
         rows.push(row);
-        Ok(())
-    };
-    let kib = 1024.0 / 1e6;
-    add("policy reload, median", "/reload_ms/*/median", "ms", 1.0)?;
-    add("policy reload, least", "/reload_ms/*/min", "ms", 1.0)?;
-    add("daemon, resident", "/memory_kib/*/resident", "MB", kib)?;
-    add(
-        "of that, not files or maps",
-        "/memory_kib/*/anonymous",
-        "MB",
-        kib,
-    )?;
-    add("daemon, at its peak", "/memory_kib/*/peak", "MB", kib)?;
-    add("kernel maps", "/memory_kib/*/maps", "MB", kib)?;
-    Ok(format!(
-        "On this host, Linux {}: the decision function (BPF_PROG_TEST_RUN, warm caches, six names \
-         deep)\n\n{decide}\n{}",
-        figures.text("/kernel")?,
-        grid(&rows)
-    ))
+    }
+    Ok(grid(&rows))
 }
 
 /// The targets and whether they are met.
