@@ -44,7 +44,7 @@ pub fn rows(policy: &PolicyRecord, dentry: Dentry) -> Result<Found, Reason> {
         at: Position { fixed: verifier::forget(start.fixed), deep: verifier::forget(start.deep) },
         failed: 0,
     };
-    if !verifier::repeat(PATH_DEPTH / LEVELS, walk_levels, &mut walk) || walk.failed != 0 {
+    if !verifier::repeat(PATH_DEPTH.div_ceil(LEVELS), walk_levels, &mut walk) || walk.failed != 0 {
         return Err(Reason::ReadFailed);
     }
     match (row_of(walk.at.fixed), row_of(walk.at.deep)) {
@@ -59,7 +59,7 @@ fn row_of(state: u32) -> Option<*const PathRow> {
 }
 
 /// Names that are read in one climb: as many as the stack has room for.
-const LEVELS: u32 = 8;
+const LEVELS: u32 = 6;
 
 /// A walk down from the root of a file system.
 struct Walk {
@@ -86,10 +86,8 @@ unsafe extern "C" fn walk_levels(_: u64, walk: *mut Walk) -> u64 {
     let (n3, at) = name_of(at);
     let (n4, at) = name_of(at);
     let (n5, at) = name_of(at);
-    let (n6, at) = name_of(at);
-    let (n7, at) = name_of(at);
-    let (n8, _) = name_of(at);
-    let names = [n1, n2, n3, n4, n5, n6, n7, n8];
+    let (n6, _) = name_of(at);
+    let names = [n1, n2, n3, n4, n5, n6];
     let fixed = take_all(walk.at.fixed, count, &names);
     let deep = take_all(walk.at.deep, count, &names);
     if fixed > u64::from(u32::MAX) || deep > u64::from(u32::MAX) {
@@ -108,10 +106,8 @@ unsafe extern "C" fn walk_levels(_: u64, walk: *mut Walk) -> u64 {
 /// verifier does not see.
 #[inline(always)]
 fn take_all(state: u32, count: u32, names: &[(u64, u32); LEVELS as usize]) -> u64 {
-    let [n1, n2, n3, n4, n5, n6, n7, n8] = *names;
+    let [n1, n2, n3, n4, n5, n6] = *names;
     let mut state = u64::from(state);
-    state = take(state, count > 7, n8);
-    state = take(state, count > 6, n7);
     state = take(state, count > 5, n6);
     state = take(state, count > 4, n5);
     state = take(state, count > 3, n4);
