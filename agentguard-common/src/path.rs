@@ -225,6 +225,18 @@ pub trait PathTables {
     fn state(&self, state: u32) -> Option<PathState>;
     /// Target of a transition.
     fn transition(&self, key: &TransitionKey) -> Option<u32>;
+    /// Target of a state's exact child of this name. The kernel tables put [`exact`]
+    /// into a function of its own, whose stack is free again before `classify`.
+    ///
+    /// # Errors
+    /// The name's bytes cannot be read.
+    #[inline(always)]
+    fn named(&self, state: u32, name: &impl Name) -> Result<Option<u32>, Unreadable>
+    where
+        Self: Sized,
+    {
+        exact(self, state, name)
+    }
     /// Class of a name under the byte automaton that starts at `start`; 0: none.
     fn classify(&self, start: u32, name: &impl Name) -> u32;
 }
@@ -261,7 +273,7 @@ pub fn step<T: PathTables, N: Name>(tables: &T, state: u32, name: &N) -> Result<
         return Err(Unreadable);
     };
     if info.flags & state_flag::NAMED != 0
-        && let Some(next) = exact(tables, state, name)?
+        && let Some(next) = tables.named(state, name)?
     {
         return Ok(next);
     }
@@ -280,8 +292,11 @@ pub fn step<T: PathTables, N: Name>(tables: &T, state: u32, name: &N) -> Result<
 }
 
 /// The exact transition of a name, chunk by chunk.
+///
+/// # Errors
+/// [`Unreadable`] if the name's bytes cannot be read.
 #[inline(always)]
-fn exact<T: PathTables, N: Name>(
+pub fn exact<T: PathTables, N: Name>(
     tables: &T,
     state: u32,
     name: &N,

@@ -28,6 +28,16 @@ pub fn tagged(prior: i32) -> Option<Tag> {
     task::tag(Task::current())
 }
 
+/// The same for programs that may not use task storage: those of the cgroup kind
+/// before 7.0.
+#[inline(always)]
+pub fn tagged_without_storage() -> Option<Tag> {
+    if !task::any_tagged() {
+        return None;
+    }
+    task::tag_by_address(Task::current())
+}
+
 /// The records a tag points to.
 #[inline(always)]
 fn records(tag: &Tag) -> Option<(&'static PolicyRecord, *mut RunRecord)> {

@@ -103,7 +103,8 @@ const S_IFBLK: u16 = 0o060_000;
 /// Character device.
 pub const S_IFCHR: u16 = 0o020_000;
 
-/// 1 on kernels where a task storage lookup can miss under preemption.
+/// 1 where tags are kept by task address as well: on kernels where a task storage lookup
+/// can miss under preemption, and for cgroup programs, which before 7.0 have none.
 #[unsafe(no_mangle)]
 pub static STORAGE_CAN_MISS: Global<u8> = Global::new(0);
 

@@ -251,6 +251,24 @@ pub extern "C" fn agentguard_path_step(state: u32, name: u64, len: u32) -> u64 {
     }
 }
 
+/// The exact child of a state: its state, [`NO_CHILD`], or more if the name cannot be
+/// read. Global for the same reason.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn agentguard_exact(state: u32, name: u64, len: u32) -> u64 {
+    if len == 0 || len > NAME_BYTES as u32 {
+        return u64::MAX;
+    }
+    match path::exact(&KernelTables, state, &KernelName { address: name, len }) {
+        Ok(Some(next)) => u64::from(next),
+        Ok(None) => NO_CHILD,
+        Err(path::Unreadable) => u64::MAX,
+    }
+}
+
+/// No state has this number.
+const NO_CHILD: u64 = 1 << 32;
+
 /// Runs a name through a byte automaton: the class, 0 for none, `u32::MAX` if
 /// the name cannot be read. Global for the same reason.
 #[unsafe(no_mangle)]
@@ -337,6 +355,15 @@ impl PathTables for KernelTables {
     fn transition(&self, key: &TransitionKey) -> Option<u32> {
         // SAFETY: copied at once.
         unsafe { PATH_TRANSITIONS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn named(&self, state: u32, name: &impl Name) -> Result<Option<u32>, path::Unreadable> {
+        match agentguard_exact(state, name.address(), name.len()) {
+            NO_CHILD => Ok(None),
+            next if next < NO_CHILD => Ok(Some(next as u32)),
+            _ => Err(path::Unreadable),
+        }
     }
 
     #[inline(always)]

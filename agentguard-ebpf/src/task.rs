@@ -24,16 +24,22 @@ pub fn tag(task: Task) -> Option<Tag> {
     {
         return Some(*tag);
     }
-    if STORAGE_CAN_MISS.load() != 0 {
-        let address = task.0 as u64;
-        // SAFETY: copied at once; entries are not preallocated, so a removed one stays
-        // readable until the program ends.
-        if let Some(tag) = unsafe { TASKS_BY_ADDRESS.get(address) } {
-            emit::count(Counter::StorageMissed);
-            return Some(*tag);
-        }
+    if STORAGE_CAN_MISS.load() != 0
+        && let Some(tag) = tag_by_address(task)
+    {
+        emit::count(Counter::StorageMissed);
+        return Some(tag);
     }
     None
+}
+
+/// The task's tag by the second lookup, where there is one.
+#[inline(always)]
+pub fn tag_by_address(task: Task) -> Option<Tag> {
+    let address = task.0 as u64;
+    // SAFETY: copied at once; entries are not preallocated, so a removed one stays
+    // readable until the program ends.
+    unsafe { TASKS_BY_ADDRESS.get(address) }.copied()
 }
 
 /// Tags a task that has no tag yet. Fails when memory or a limit does.

@@ -9,7 +9,7 @@ pub mod bpf;
 pub mod btf;
 pub mod load;
 pub mod probe;
-mod programs;
+pub mod programs;
 mod protections;
 mod sys;
 mod table;

@@ -29,7 +29,7 @@ stop_prober() {
 # The prober has been denied again since now, and never got through.
 still_denied() {
 	before=$(prober 1)
-	soon denied_more_than "$before" && [ "$(prober 2)" -eq 0 ]
+	soon denied_more_than "${before:-0}" && [ "$(prober 2)" -eq 0 ]
 }
 
 denied_more_than() {
@@ -90,7 +90,7 @@ nothing_is_left() {
 make_upgrade() {
 	rm -rf /tmp/upgrade && dpkg-deb -R "$deb" /tmp/upgrade &&
 		sed -i 's/^Version: .*/&+upgrade/' /tmp/upgrade/DEBIAN/control &&
-		dpkg-deb -b /tmp/upgrade /tmp/upgrade.deb
+		dpkg-deb -b /tmp/upgrade /tmp/upgrade.deb && rm -r /tmp/upgrade
 }
 
 install_deb() {

@@ -88,6 +88,12 @@ impl Daemon {
         .with_context(|| self.log_text())
     }
 
+    /// Its process id, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// What it logged.
     #[must_use]
     pub fn log_text(&self) -> String {

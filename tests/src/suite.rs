@@ -16,7 +16,7 @@ use crate::places::Places;
 use crate::servers::Servers;
 
 /// Protections that may be degraded where the kernel refuses LSM programs.
-const MAY_MISS: [&str; 2] = ["exec", "files"];
+pub const MAY_MISS: [&str; 2] = ["exec", "files"];
 
 /// One daemon with its directories, and the servers around it.
 #[derive(Debug)]
@@ -146,7 +146,10 @@ impl Suite {
 }
 
 /// Why this host does not decide about files in LSM programs; none: it does.
-fn missing(binary: &std::path::Path) -> Result<Option<String>> {
+///
+/// # Errors
+/// `doctor` does not answer, or a test machine lacks the protection.
+pub fn missing(binary: &std::path::Path) -> Result<Option<String>> {
     // Of no daemon: what the host could offer.
     let output = Command::new(binary)
         .args([

@@ -55,7 +55,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         Some(dir) => dir.path().to_path_buf(),
         None => host.dir("ebpf")?,
     };
-    let built = build(&host, &target, args.check)?;
+    let built = build(&host, &target, &[CRATE], args.check)?.join(CRATE);
     if let Some(file) = &args.debug_object {
         fs::copy(&built, file)
             .with_context(|| format!("cannot copy {} to {}", built.display(), file.display()))?;
@@ -82,8 +82,14 @@ pub fn main(args: &Args) -> Result<ExitCode> {
 pub fn committed_is_current(host: &Host) -> Result<()> {
     let _lock = host.lock("ebpf")?;
     let fresh = host.scratch()?;
-    let built = build(host, fresh.path(), true)?;
+    let built = build(host, fresh.path(), &[CRATE], true)?.join(CRATE);
     check(&host.repo.join(OBJECT), &strip(host, &built)?).map(|_| ())
+}
+
+/// Builds programs of the crate that are not in the committed object; returns their directory.
+pub fn build_others(host: &Host, names: &[&str]) -> Result<PathBuf> {
+    let _lock = host.lock("ebpf")?;
+    build(host, &host.dir("ebpf")?, names, false)
 }
 
 /// Compares the committed object with the one just built.
@@ -110,8 +116,8 @@ fn describe(object: &[u8]) -> String {
     format!("{} bytes, sha256 {digest}", object.len())
 }
 
-/// Builds the crate and gives back the object with debug information.
-fn build(host: &Host, target: &Path, locked: bool) -> Result<PathBuf> {
+/// Builds objects of the crate, with debug information, and gives back the directory they are in.
+fn build(host: &Host, target: &Path, names: &[&str], locked: bool) -> Result<PathBuf> {
     let source = host.repo.join(CRATE);
     if !source.join("Cargo.toml").exists() {
         bail!("there is no crate {}", source.display());
@@ -123,7 +129,8 @@ fn build(host: &Host, target: &Path, locked: bool) -> Result<PathBuf> {
     host.timed("building the kernel programs", || {
         let mut cargo = Tool::new(host::cargo())
             .args(["build", "--release", "-Z", "build-std=core"])
-            .args(["--target", TARGET, "--bin", CRATE, "--quiet"])
+            .args(["--target", TARGET, "--quiet"])
+            .args(names.iter().flat_map(|name| ["--bin", name]))
             .arg("--target-dir")
             .arg(target)
             .dir(&source)
@@ -139,7 +146,7 @@ fn build(host: &Host, target: &Path, locked: bool) -> Result<PathBuf> {
         }
         cargo.run()
     })?;
-    Ok(target.join(TARGET).join("release").join(CRATE))
+    Ok(target.join(TARGET).join("release"))
 }
 
 /// Writes the script that keeps this machine's directories out of symbol names.

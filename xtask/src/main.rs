@@ -1,6 +1,7 @@
 //! AgentGuard's development tasks, run as `cargo xtask <command>`.
 
 mod apt;
+mod bench;
 mod demo;
 mod ebpf;
 mod guest;
@@ -26,6 +27,8 @@ use clap::Parser;
 enum Task {
     /// Build the kernel programs and write the committed object (or compare with it)
     BuildEbpf(ebpf::Args),
+    /// Measure what AgentGuard costs, beside its targets
+    Bench(bench::Args),
     /// Build the Debian package and check it with lintian
     Package(package::Args),
     /// Run every test: unit, property, native and on the test kernels
@@ -39,6 +42,7 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Task::parse() {
         Task::BuildEbpf(args) => ebpf::main(&args),
+        Task::Bench(args) => bench::main(&args),
         Task::Package(args) => package::main(&args),
         Task::Test(args) => test::main(&args),
         Task::Vm(args) => vm::main(&args),

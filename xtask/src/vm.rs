@@ -83,6 +83,8 @@ pub struct Machine {
     pub init: Init,
     /// What runs inside.
     pub guest: Guest,
+    /// The file that gets what it prints, in place of our standard output.
+    pub output: Option<PathBuf>,
 }
 
 impl Machine {
@@ -98,6 +100,7 @@ impl Machine {
             allow_kernel_warnings: false,
             init: Init::Plain,
             guest,
+            output: None,
         }
     }
 }

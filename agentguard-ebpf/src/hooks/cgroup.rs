@@ -36,7 +36,7 @@ pub fn cgroup_sendmsg6(ctx: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn decide_v4(ctx: *mut bpf_sock_addr) -> i32 {
-    let Some(tag) = enforce::tagged(0) else {
+    let Some(tag) = enforce::tagged_without_storage() else {
         return 1;
     };
     // SAFETY: the context; the verifier rewrites each access.
@@ -48,7 +48,7 @@ fn decide_v4(ctx: *mut bpf_sock_addr) -> i32 {
 
 #[inline(always)]
 fn decide_v6(ctx: *mut bpf_sock_addr) -> i32 {
-    let Some(tag) = enforce::tagged(0) else {
+    let Some(tag) = enforce::tagged_without_storage() else {
         return 1;
     };
     // SAFETY: the context; four single loads, because the verifier refuses wider ones

@@ -123,7 +123,7 @@ pub fn load(options: &Options) -> Result<Loaded, KernelError> {
 /// Opens the object with this kernel's constants, taking over pinned maps.
 fn open(pins: Option<&Options>, types: &Btf, host: &Host, lsm: bool) -> Result<Ebpf, KernelError> {
     let offsets = offsets(types).map_err(|error| failed("finding kernel structures", &error))?;
-    let can_miss = u8::from(host.storage_can_miss);
+    let can_miss = u8::from(host.storage_can_miss || !lsm);
     let lsm = u8::from(lsm);
     let mut loader = EbpfLoader::new();
     // The object needs no relocation against the kernel's types.

@@ -1,23 +1,23 @@
 //! The file tree of this host.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
+use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::libc;
+use nix::sys::stat::Mode;
 use nix::sys::stat::makedev;
 use object::Endianness;
 use object::elf::{FileHeader32, FileHeader64};
 use object::read::elf::{FileHeader, ProgramHeader as _};
 use object::read::{FileKind, ReadCache, ReadRef};
 
-use super::text;
 use super::tree::{Entries, Entry, Kind, ListError, Tree};
 use crate::mounts::{MountTable, Names};
 
@@ -55,11 +55,19 @@ impl HostTree {
         })
     }
 
+    /// Opens a path without following any link. Name by name: `openat2`, which does it
+    /// in one call, is refused to services with `RestrictSUIDSGID=`.
     fn open(&self, path: &Names, flags: OFlag) -> io::Result<OwnedFd> {
-        let how = OpenHow::new()
-            .flags(flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW)
-            .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        Ok(openat2(&self.root, &relative(path), how)?)
+        let always = OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        let Some((last, above)) = path.split_last() else {
+            return Ok(openat(&self.root, ".", flags | always, Mode::empty())?);
+        };
+        let way = OFlag::O_PATH | OFlag::O_DIRECTORY | always;
+        let mut directory = self.root.try_clone()?;
+        for name in above {
+            directory = openat(&directory, &**name, way, Mode::empty())?;
+        }
+        Ok(openat(&directory, &**last, flags | always, Mode::empty())?)
     }
 
     fn file(&self, path: &Names) -> io::Result<File> {
@@ -166,14 +174,6 @@ fn absent(error: io::Error) -> io::Result<Option<Entry>> {
         Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP) => Ok(None),
         _ => Err(error),
     }
-}
-
-fn relative(path: &Names) -> PathBuf {
-    if path.is_empty() {
-        return PathBuf::from(".");
-    }
-    let text = text::path_of(path);
-    PathBuf::from(OsStr::from_bytes(&text[1..]))
 }
 
 /// What is at a name in a directory, or the directory itself for an empty name.

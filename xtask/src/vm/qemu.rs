@@ -1,7 +1,7 @@
 //! Running a machine: QEMU's command line, the channels into the machine, time limits.
 
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
@@ -69,6 +69,7 @@ enum Event {
 pub fn boot(host: &Host, boot: &Boot<'_>) -> Result<Ended> {
     host.step(format_args!("booting Linux {}", boot.kernel.version));
     let _ = fs::remove_file(boot.console);
+    let to = output(boot.machine)?;
     let mut command = command_line(boot);
     let (out, out_far) = channel(&mut command, "out")?;
     let (err, err_far) = channel(&mut command, "err")?;
@@ -80,7 +81,7 @@ pub fn boot(host: &Host, boot: &Boot<'_>) -> Result<Ended> {
     // QEMU's ends: ours must close for the end of the machine to be seen.
     drop((command, out_far, err_far, exit_far));
     let mut child = Running(child);
-    let copies = [copy(out, io::stdout()), copy(err, io::stderr())];
+    let copies = [copy(out, to), copy(err, io::stderr())];
     let outcome = follow(boot, &listen(exit), start);
     if outcome.is_ok() {
         child.wait(POWER_OFF);
@@ -90,6 +91,15 @@ pub fn boot(host: &Host, boot: &Boot<'_>) -> Result<Ended> {
         let _ = copy.join();
     }
     outcome
+}
+
+/// Where the guest program's standard output goes.
+fn output(machine: &Machine) -> Result<Box<dyn Write + Send>> {
+    let Some(file) = &machine.output else {
+        return Ok(Box::new(io::stdout()));
+    };
+    let to = File::create(file).with_context(|| format!("cannot create {}", file.display()))?;
+    Ok(Box::new(to))
 }
 
 /// Waits for the guest program's exit code.
@@ -179,7 +189,7 @@ fn acceleration(icount: bool) -> (&'static str, &'static str) {
         })
     };
     let usable = || {
-        fs::File::options()
+        File::options()
             .read(true)
             .write(true)
             .open("/dev/kvm")

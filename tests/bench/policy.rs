@@ -1,0 +1,129 @@
+//! Policies of a given size.
+
+use agentguard_tests::manifest::Manifest;
+
+/// A policy to measure with, and the agent that has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// What tells it from the others.
+    pub name: &'static str,
+    /// All its rules.
+    pub rules: usize,
+    /// How many of them are about names anywhere (`**/…`).
+    pub anywhere: usize,
+}
+
+/// Few rules.
+pub const FEW: Policy = Policy {
+    name: "few",
+    rules: 10,
+    anywhere: 0,
+};
+/// Few rules, and some of them about names anywhere: the dearest to walk.
+pub const ANYWHERE: Policy = Policy {
+    name: "anywhere",
+    rules: 10,
+    anywhere: 2,
+};
+/// Many rules.
+pub const MANY: Policy = Policy {
+    name: "many",
+    rules: 10_000,
+    anywhere: 0,
+};
+/// All.
+pub const POLICIES: [Policy; 3] = [FEW, ANYWHERE, MANY];
+
+/// Of ten rules, so many are about addresses.
+const NET_OF_TEN: usize = 2;
+
+/// Words that names are made of.
+const WORDS: [&str; 32] = [
+    "accounts",
+    "analytics",
+    "archive",
+    "assets",
+    "audit",
+    "backend",
+    "batch",
+    "billing",
+    "build",
+    "cache",
+    "catalog",
+    "checkout",
+    "cluster",
+    "config",
+    "console",
+    "contracts",
+    "dashboard",
+    "events",
+    "export",
+    "finance",
+    "frontend",
+    "gateway",
+    "images",
+    "inbox",
+    "invoices",
+    "jobs",
+    "journal",
+    "ledger",
+    "metrics",
+    "mobile",
+    "orders",
+    "payments",
+];
+
+impl Policy {
+    /// The agent's name.
+    #[must_use]
+    pub fn agent(&self) -> String {
+        format!("bench-{}", self.name)
+    }
+
+    /// The manifest. The first rules allow what is measured: to write below `tree`, and
+    /// to connect to `own_net`.
+    ///
+    /// Four fifths are about paths: of ten of them six are directories with everything
+    /// below, three are files, and one has a `*` in a name. The others are addresses and
+    /// networks with ports.
+    #[must_use]
+    pub fn manifest(&self, tree: &str, own_net: &[String]) -> Manifest {
+        let net = (self.rules * NET_OF_TEN / 10).max(own_net.len());
+        let mut paths = vec![format!("{tree}/**")];
+        paths.extend((1..self.rules - net - self.anywhere).map(path));
+        let mut addresses = own_net.to_vec();
+        addresses.extend((own_net.len()..net).map(address));
+        let anywhere: Vec<String> = (0..self.anywhere).map(anywhere).collect();
+        Manifest::new(&self.agent(), "enforce")
+            .rules("write", "allow", &paths)
+            .rules("connect", "allow", &addresses)
+            .rules("read", "deny", &anywhere)
+    }
+}
+
+fn path(number: usize) -> String {
+    let word = |position: u32| WORDS[number / 32_usize.pow(position) % 32];
+    let (a, b, c) = (word(0), word(1), word(2));
+    match number % 10 {
+        0..6 => format!("/srv/{a}/{b}-{number}/{c}/**"),
+        6..8 => format!("/etc/{a}-{b}/{c}-{number}.conf"),
+        8 => format!("/srv/{a}/{b}-{number}/{c}.json"),
+        _ => format!("/var/log/{a}/{b}-{number}/*.log"),
+    }
+}
+
+fn anywhere(number: usize) -> String {
+    match number % 2 {
+        0 => format!("**/.secret-{number}/**"),
+        _ => format!("**/*.key-{number}"),
+    }
+}
+
+fn address(number: usize) -> String {
+    let (a, b) = (number / 250, number % 250);
+    match number % 3 {
+        0 => format!("10.{a}.{b}.0/24:443/tcp"),
+        1 => format!("10.{a}.{b}.17:5432"),
+        _ => format!("[fd00:{a:x}:{b:x}::]/48:8000-8999/tcp"),
+    }
+}
