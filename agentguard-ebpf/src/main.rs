@@ -41,6 +41,7 @@ mod hooks;
 mod kernel;
 mod maps;
 mod path;
+mod place;
 mod task;
 mod verifier;
 

@@ -11,6 +11,7 @@ use agentguard_common::verdict::Reason;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
 use crate::kernel::{Dentry, Inode, S_IFCHR};
+use crate::place::{self, Reached};
 use crate::verifier;
 use crate::maps::{GLOB_STATES, PATH_ROWS, PATH_STARTS, PATH_STATES, PATH_TRANSITIONS};
 
@@ -68,6 +69,84 @@ fn has_rules_below(state: u32) -> bool {
 /// Finds the position of a name under a policy.
 #[inline(always)]
 pub fn position(policy: &PolicyRecord, dentry: Dentry) -> Result<Position, Reason> {
+    match find(policy, dentry) {
+        TOO_DEEP => Err(Reason::TooDeep),
+        found if found > u64::from(u32::MAX) << 31 => Err(Reason::ReadFailed),
+        found => Ok(Position { fixed: (found >> 32) as u32, deep: found as u32 }),
+    }
+}
+
+/// What [`find`] returns beside positions: states are far below 2³¹.
+const UNREADABLE_NAME: u64 = u64::MAX;
+const TOO_DEEP: u64 = u64::MAX - 1;
+
+/// The position in one number: from the place kept for the name, else from that of its
+/// directory and one step, else by walking to the directory first.
+///
+/// Not inlined: hooks that ask for two names have one copy.
+#[inline(never)]
+fn find(policy: &PolicyRecord, dentry: Dentry) -> u64 {
+    let renames = place::renames();
+    let inode = dentry.inode();
+    if let Some(renames) = renames
+        && let Some(reached) = place::recall(policy, dentry, inode, renames)
+    {
+        return in_one(reached.at);
+    }
+    let directory = dentry.parent();
+    if directory == dentry {
+        return match walk(policy, dentry) {
+            Ok(reached) => in_one(reached.at),
+            Err(error) => error,
+        };
+    }
+    let above = match directory_place(policy, directory, renames) {
+        Ok(above) => above,
+        Err(error) => return error,
+    };
+    if above.depth >= PATH_DEPTH {
+        return TOO_DEEP;
+    }
+    let name = (dentry.name(), dentry.name_len());
+    let fixed = take(u64::from(above.at.fixed), true, name);
+    let deep = take(u64::from(above.at.deep), true, name);
+    if fixed > u64::from(u32::MAX) || deep > u64::from(u32::MAX) {
+        return UNREADABLE_NAME;
+    }
+    let at = Position { fixed: fixed as u32, deep: deep as u32 };
+    if let Some(renames) = renames {
+        let reached = Reached { at, depth: above.depth + 1 };
+        place::keep(policy, dentry, inode, renames, reached);
+    }
+    in_one(at)
+}
+
+#[inline(always)]
+fn directory_place(
+    policy: &PolicyRecord,
+    directory: Dentry,
+    renames: Option<u32>,
+) -> Result<Reached, u64> {
+    let Some(renames) = renames else {
+        return walk(policy, directory);
+    };
+    let inode = directory.inode();
+    if let Some(reached) = place::recall(policy, directory, inode, renames) {
+        return Ok(reached);
+    }
+    let reached = walk(policy, directory)?;
+    place::keep(policy, directory, inode, renames, reached);
+    Ok(reached)
+}
+
+#[inline(always)]
+fn in_one(at: Position) -> u64 {
+    u64::from(at.fixed) << 32 | u64::from(at.deep)
+}
+
+/// Walks all names from the root of the file system down.
+#[inline(always)]
+fn walk(policy: &PolicyRecord, dentry: Dentry) -> Result<Reached, u64> {
     let super_block = dentry.super_block();
     let depth = verifier::forget(depth(dentry, super_block.root())?);
     let key = StartKey { starts: policy.starts, device: super_block.device() };
@@ -80,9 +159,9 @@ pub fn position(policy: &PolicyRecord, dentry: Dentry) -> Result<Position, Reaso
         failed: 0,
     };
     if !verifier::repeat(PATH_DEPTH.div_ceil(LEVELS), walk_levels, &mut walk) || walk.failed != 0 {
-        return Err(Reason::ReadFailed);
+        return Err(UNREADABLE_NAME);
     }
-    Ok(walk.at)
+    Ok(Reached { at: walk.at, depth })
 }
 
 #[inline(always)]
@@ -91,7 +170,7 @@ fn row_of(state: u32) -> Option<*const PathRow> {
 }
 
 /// Names that are read in one climb: as many as the stack has room for.
-const LEVELS: u32 = 6;
+const LEVELS: u32 = 4;
 
 /// A walk down from the root of a file system.
 struct Walk {
@@ -105,7 +184,7 @@ struct Walk {
 /// Steps through the next [`LEVELS`] names. A climb from the file gives them from
 /// below; they are kept and stepped through from above. Returns 1 to stop.
 unsafe extern "C" fn walk_levels(_: u64, walk: *mut Walk) -> u64 {
-    // SAFETY: the state that `row` gave.
+    // SAFETY: the state that `walk` gave.
     let walk = unsafe { &mut *walk };
     let left = walk.left;
     if left == 0 || walk.at.is_dead() {
@@ -116,10 +195,8 @@ unsafe extern "C" fn walk_levels(_: u64, walk: *mut Walk) -> u64 {
     let (n1, at) = name_of(ancestor(walk.dentry, left - count));
     let (n2, at) = name_of(at);
     let (n3, at) = name_of(at);
-    let (n4, at) = name_of(at);
-    let (n5, at) = name_of(at);
-    let (n6, _) = name_of(at);
-    let names = [n1, n2, n3, n4, n5, n6];
+    let (n4, _) = name_of(at);
+    let names = [n1, n2, n3, n4];
     let fixed = take_all(walk.at.fixed, count, &names);
     let deep = take_all(walk.at.deep, count, &names);
     if fixed > u64::from(u32::MAX) || deep > u64::from(u32::MAX) {
@@ -138,10 +215,8 @@ unsafe extern "C" fn walk_levels(_: u64, walk: *mut Walk) -> u64 {
 /// verifier does not see.
 #[inline(always)]
 fn take_all(state: u32, count: u32, names: &[(u64, u32); LEVELS as usize]) -> u64 {
-    let [n1, n2, n3, n4, n5, n6] = *names;
+    let [n1, n2, n3, n4] = *names;
     let mut state = u64::from(state);
-    state = take(state, count > 5, n6);
-    state = take(state, count > 4, n5);
     state = take(state, count > 3, n4);
     state = take(state, count > 2, n3);
     state = take(state, count > 1, n2);
@@ -166,16 +241,16 @@ fn take(state: u64, there: bool, (name, len): (u64, u32)) -> u64 {
 /// Number of names between a dentry and the root of its file system. A dentry
 /// whose topmost ancestor is not that root is not connected to it: unreadable.
 #[inline(always)]
-fn depth(dentry: Dentry, root: Dentry) -> Result<u32, Reason> {
+fn depth(dentry: Dentry, root: Dentry) -> Result<u32, u64> {
     let mut climb = Climb { at: dentry, depth: verifier::forget(0), at_root: 0 };
     if !verifier::repeat(PATH_DEPTH + 1, up_to_root, &mut climb) {
-        return Err(Reason::ReadFailed);
+        return Err(UNREADABLE_NAME);
     }
     if climb.at_root == 0 {
-        return Err(Reason::TooDeep);
+        return Err(TOO_DEEP);
     }
     if climb.at != root {
-        return Err(Reason::ReadFailed);
+        return Err(UNREADABLE_NAME);
     }
     Ok(climb.depth)
 }

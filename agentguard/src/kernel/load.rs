@@ -134,6 +134,8 @@ fn open(pins: Option<&Options>, types: &Btf, host: &Host, lsm: bool) -> Result<E
     loader.override_global("STORAGE_CAN_MISS", &can_miss, true);
     let idmap = u8::from(types.parameters("bpf_lsm_inode_setattr") == Some(3));
     loader.override_global("SETATTR_IDMAP", &idmap, true);
+    let rename_lock = host.rename_lock.unwrap_or(0);
+    loader.override_global("RENAME_LOCK", &rename_lock, true);
     loader.override_global("LSM_ATTACHED", &lsm, true);
     if let Some(options) = pins {
         let maps = maps_dir(options);

@@ -9,6 +9,9 @@ use super::{Protection, load, protections};
 /// Where the kernel lists its security modules.
 const LSM_LIST: &str = "/sys/kernel/security/lsm";
 
+/// Where the kernel lists its symbols.
+const KALLSYMS: &str = "/proc/kallsyms";
+
 /// Findings about the host.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -20,8 +23,24 @@ pub struct Host {
     pub storage_can_miss: bool,
     /// Whether Landlock is among the security modules.
     pub landlock: bool,
+    /// Address of the kernel's count of renames; without it every operation walks the
+    /// whole path, and costs more.
+    pub rename_lock: Option<u64>,
     /// Kernel release.
     pub release: String,
+}
+
+/// Address of a kernel variable. Zeros stand there for who lacks `CAP_SYSLOG`.
+fn symbol(name: &str) -> Option<u64> {
+    let text = std::fs::read(KALLSYMS).ok()?;
+    let line = text.split(|byte| *byte == b'\n').find(|line| {
+        let mut words = line.split(|byte| *byte == b' ');
+        words.nth(2) == Some(name.as_bytes())
+    })?;
+    let address = std::str::from_utf8(line.get(..16)?).ok()?;
+    u64::from_str_radix(address, 16)
+        .ok()
+        .filter(|address| *address != 0)
 }
 
 impl Host {
@@ -40,6 +59,7 @@ impl Host {
             modules,
             btf: parsed.map(|_| ()).map_err(|error| error.to_string()),
             storage_can_miss,
+            rename_lock: symbol("rename_lock"),
             release: nix::sys::utsname::uname()
                 .map(|name| name.release().to_string_lossy().into_owned())
                 .unwrap_or_default(),
