@@ -300,7 +300,7 @@ fn settle(subject: &Subjected<'_>, settled: Settled) {
 #[inline(always)]
 fn unknown() -> i32 {
     emit::count(Counter::TagStale);
-    -EPERM
+    verifier::constant::<{ -EPERM as i64 }>()
 }
 
 /// The one place where a verdict becomes a return value.
@@ -308,7 +308,7 @@ fn unknown() -> i32 {
 fn verdict_to_errno(policy: &PolicyRecord, settled: Settled) -> i32 {
     let enforced = policy.mode != Mode::Observe as u8 || settled.about_the_run();
     if enforced && !settled.allows() {
-        return -EPERM;
+        return verifier::constant::<{ -EPERM as i64 }>();
     }
     0
 }

@@ -108,10 +108,6 @@ pub const S_IFCHR: u16 = 0o020_000;
 #[unsafe(no_mangle)]
 pub static STORAGE_CAN_MISS: Global<u8> = Global::new(0);
 
-/// 1 on kernels whose `inode_setattr` hook has the mount's id map in front (6.4).
-#[unsafe(no_mangle)]
-pub static SETATTR_IDMAP: Global<u8> = Global::new(0);
-
 /// 1 where LSM programs are attached, so that `task_free` counts tasks out.
 #[unsafe(no_mangle)]
 pub static LSM_ATTACHED: Global<u8> = Global::new(0);

@@ -43,6 +43,18 @@ pub fn bounded<const MASK: u64>(number: u64) -> u64 {
     number
 }
 
+/// A number that the compiler cannot compute with: it would turn a choice between two
+/// results into arithmetic, whose range newer verifiers do not accept from an LSM program.
+#[inline(always)]
+pub fn constant<const NUMBER: i64>() -> i32 {
+    let number: u64;
+    // SAFETY: sets only its operand.
+    unsafe {
+        core::arch::asm!("{0} = {1}", out(reg) number, const NUMBER, options(pure, nomem, nostack));
+    }
+    number as i32
+}
+
 /// A kernel address as a plain number. Newer verifiers (7.x) know the type of
 /// `char *` fields and let no such pointer into a function of scalars; a negated
 /// pointer is a number to every version, and twice negated it is the address.

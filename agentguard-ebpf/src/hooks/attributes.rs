@@ -6,28 +6,21 @@ use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
 use crate::enforce;
-use crate::kernel::{Attributes, Dentry, SETATTR_IDMAP, Task};
+use crate::kernel::{Attributes, Dentry, Task};
 
 /// `include/linux/fs.h`; unchanged since 2.6.
 const ATTR_SIZE: u32 = 1 << 3;
 const ATTR_FORCE: u32 = 1 << 9;
 
-/// `int inode_setattr(struct dentry *dentry, struct iattr *attr)`, since 6.4 with the
-/// mount's id map in front
+/// `int inode_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr *attr)`
 #[lsm(hook = "inode_setattr")]
 pub fn inode_setattr(ctx: LsmContext) -> i32 {
-    // Functions of their own: the compiler would merge the two into one load at an
-    // offset that depends, which the verifier does not take. It looks into one only.
-    if SETATTR_IDMAP.load() != 0 { with_idmap(&ctx) } else { without_idmap(&ctx) }
-}
-
-#[inline(never)]
-fn with_idmap(ctx: &LsmContext) -> i32 {
     changed(ctx.arg(1), Attributes::from_argument(ctx.arg(2)), ctx.arg(3))
 }
 
-#[inline(never)]
-fn without_idmap(ctx: &LsmContext) -> i32 {
+/// The same before 6.4, without the mount's id map.
+#[lsm(hook = "inode_setattr")]
+pub fn inode_setattr_plain(ctx: LsmContext) -> i32 {
     changed(ctx.arg(0), Attributes::from_argument(ctx.arg(1)), ctx.arg(2))
 }
 

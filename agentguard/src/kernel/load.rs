@@ -132,8 +132,6 @@ fn open(pins: Option<&Options>, types: &Btf, host: &Host, lsm: bool) -> Result<E
         loader.override_global(name, offset, true);
     }
     loader.override_global("STORAGE_CAN_MISS", &can_miss, true);
-    let idmap = u8::from(types.parameters("bpf_lsm_inode_setattr") == Some(3));
-    loader.override_global("SETATTR_IDMAP", &idmap, true);
     let rename_lock = host.rename_lock.unwrap_or(0);
     loader.override_global("RENAME_LOCK", &rename_lock, true);
     loader.override_global("LSM_ATTACHED", &lsm, true);
@@ -240,12 +238,16 @@ fn attach(
     };
     if hook.reason.is_some() {
         return match program.role {
-            Role::Lsm(_) if lsm_obstacle.is_none() => Err(KernelError::Failed {
-                what: format!("attaching {}", program.name),
-                cause: hook.reason.unwrap_or_default(),
-                next: "report this kernel; AgentGuard does not know its form of the hook"
-                    .to_owned(),
-            }),
+            Role::Lsm(_) | Role::LsmIfPresent(_)
+                if lsm_obstacle.is_none() && program.leaves_a_gap(types) =>
+            {
+                Err(KernelError::Failed {
+                    what: format!("attaching {}", program.name),
+                    cause: hook.reason.unwrap_or_default(),
+                    next: "report this kernel; AgentGuard does not know its form of the hook"
+                        .to_owned(),
+                })
+            }
             _ => Ok(hook),
         };
     }
@@ -268,7 +270,7 @@ fn place(
 ) -> Result<(), KernelError> {
     let what = format!("loading {}", program.name);
     let link: FdLink = match program.attach {
-        Attach::Lsm(hook, _) | Attach::LsmEither(hook, _) => {
+        Attach::Lsm(hook, _) => {
             let typed: &mut Lsm = typed(object, program.name)?;
             typed
                 .load(hook, aya_btf)

@@ -8,8 +8,6 @@ use super::btf::{Btf, BtfError};
 pub enum Attach {
     /// An LSM hook, with the number of parameters that the program expects.
     Lsm(&'static str, usize),
-    /// An LSM hook whose parameters differ between kernels: either number will do.
-    LsmEither(&'static str, [usize; 2]),
     /// A tracepoint with typed arguments.
     Tracepoint(&'static str),
     /// A task iterator, run by reading its pin.
@@ -79,7 +77,7 @@ const fn cgroup(name: &'static str) -> Program {
 
 /// All programs, inheritance first: a task is never decided about before its
 /// children would be tagged.
-pub const PROGRAMS: [Program; 44] = [
+pub const PROGRAMS: [Program; 45] = [
     lsm("task_alloc", "task_alloc", 2, "identity"),
     lsm("task_free", "task_free", 1, "identity"),
     Program {
@@ -115,11 +113,8 @@ pub const PROGRAMS: [Program; 44] = [
     lsm("path_rmdir", "path_rmdir", 2, "files"),
     lsm("path_chmod", "path_chmod", 2, "files"),
     lsm("path_chown", "path_chown", 3, "files"),
-    Program {
-        name: "inode_setattr",
-        attach: Attach::LsmEither("inode_setattr", [2, 3]),
-        role: Role::Lsm("files"),
-    },
+    newer("inode_setattr", "inode_setattr", 3, "files"),
+    newer("inode_setattr_plain", "inode_setattr", 2, "files"),
     lsm("inode_setxattr", "inode_setxattr", 6, "files"),
     lsm("inode_removexattr", "inode_removexattr", 3, "files"),
     newer("inode_set_acl", "inode_set_acl", 4, "files"),
@@ -151,7 +146,7 @@ impl Program {
     #[must_use]
     pub fn attach_name(&self) -> &'static str {
         match self.attach {
-            Attach::Lsm(hook, _) | Attach::LsmEither(hook, _) => hook,
+            Attach::Lsm(hook, _) => hook,
             Attach::Tracepoint(name) => name,
             Attach::TaskIterator => "task",
             Attach::Cgroup => match self.name {
@@ -163,22 +158,33 @@ impl Program {
         }
     }
 
+    /// Whether, without this program, something would go undecided here: the kernel must
+    /// have the hook, or has it in a form that no program knows.
+    #[must_use]
+    pub fn leaves_a_gap(&self, btf: &Btf) -> bool {
+        let Attach::Lsm(hook, _) = self.attach else {
+            return true;
+        };
+        let known = PROGRAMS.iter().any(|other| {
+            matches!(other.attach, Attach::Lsm(of, _) if of == hook) && other.fits(btf).is_ok()
+        });
+        let there = btf.has_function(&format!("bpf_lsm_{hook}"));
+        !known && (there || matches!(self.role, Role::Lsm(_)))
+    }
+
     /// Whether this kernel has the attach point in the expected form; the reason if not.
     ///
     /// # Errors
     /// A sentence for people.
     pub fn fits(&self, btf: &Btf) -> Result<(), String> {
-        let (hook, expected) = match self.attach {
-            Attach::Lsm(hook, parameters) => (hook, [parameters; 2]),
-            Attach::LsmEither(hook, either) => (hook, either),
-            _ => return Ok(()),
+        let Attach::Lsm(hook, expected) = self.attach else {
+            return Ok(());
         };
         match btf.parameters(&format!("bpf_lsm_{hook}")) {
             None => Err(format!("this kernel has no LSM hook {hook}")),
-            Some(found) if expected.contains(&found) => Ok(()),
+            Some(found) if found == expected => Ok(()),
             Some(found) => Err(format!(
-                "this kernel's LSM hook {hook} has {found} parameters, {} are expected",
-                expected[1]
+                "this kernel's LSM hook {hook} has {found} parameters, {expected} are expected"
             )),
         }
     }
