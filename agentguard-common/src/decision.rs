@@ -11,7 +11,7 @@ use crate::verdict::{Decision, Reason, Verdict};
 #[derive(Clone, Copy)]
 pub struct Subject<'a> {
     /// The task's tag.
-    pub tag: Tag,
+    pub tag: &'a Tag,
     /// The agent's policy in force.
     pub policy: &'a PolicyRecord,
     /// The run.

@@ -33,6 +33,10 @@ pub const GLOB_STATES: u32 = 4_096;
 /// systems left out get the agent's start state for unknown file systems.
 pub const PATH_STARTS: u32 = 65_536;
 
+/// Directories whose place in the automata is kept. Full: the least recently used are
+/// forgotten, and walked to again.
+pub const PLACES: u32 = 16_384;
+
 /// Names between the root of a file system and a file. Deeper: denied for
 /// tagged tasks, reason [`TooDeep`](crate::verdict::Reason::TooDeep).
 pub const PATH_DEPTH: u32 = 64;

@@ -55,7 +55,7 @@ pub fn path(tag: &Tag, dentry: Dentry, wanted: Verbs) -> i32 {
         return unknown();
     };
     // SAFETY: map memory that outlives the program; counters in it are atomics.
-    let subject = Subject { tag: *tag, policy, run: unsafe { &*run } };
+    let subject = Subject { tag, policy, run: unsafe { &*run } };
     let (decision, verb) = decide(&subject, dentry, wanted);
     let settled = Settled::new(decision, verb);
     // Plain reads that are allowed are counted, not told: a build opens a million files.
@@ -71,7 +71,7 @@ pub fn descriptor(tag: &Tag, dentry: Dentry, wanted: Verbs) -> i32 {
         return unknown();
     };
     // SAFETY: as in `path`.
-    let subject = Subject { tag: *tag, policy, run: unsafe { &*run } };
+    let subject = Subject { tag, policy, run: unsafe { &*run } };
     let (decision, verb) = decide(&subject, dentry, wanted);
     let settled = Settled::new(decision, verb);
     if settled.allows() {
@@ -88,7 +88,7 @@ pub fn mapped_program(tag: &Tag, dentry: Dentry) -> i32 {
         return unknown();
     };
     // SAFETY: as in `path`.
-    let subject = Subject { tag: *tag, policy, run: unsafe { &*run } };
+    let subject = Subject { tag, policy, run: unsafe { &*run } };
     let (decision, verb) = decide(&subject, dentry, Verbs::of(Verb::Exec));
     let settled = Settled::new(decision, verb);
     if settled.allows() || settled.because(Reason::Default) {
@@ -119,7 +119,7 @@ pub fn mount(tag: &Tag, dentry: Dentry) -> i32 {
         return unknown();
     };
     // SAFETY: as in `path`.
-    let subject = Subject { tag: *tag, policy, run: unsafe { &*run } };
+    let subject = Subject { tag, policy, run: unsafe { &*run } };
     let standing = decision::standing(&subject, emit::now);
     if standing.is_none() && policy.privileges & privilege::MOUNT != 0 {
         return 0;
@@ -145,7 +145,7 @@ pub fn outside(tag: &Tag, other: Task, verb: Verb, quiet: bool) -> i32 {
         return unknown();
     };
     // SAFETY: as in `path`.
-    let subject = Subject { tag: *tag, policy, run: unsafe { &*run } };
+    let subject = Subject { tag, policy, run: unsafe { &*run } };
     let decision = match decision::standing(&subject, emit::now) {
         Some(decision) => decision,
         None if policy.privileges & privilege::PTRACE_OUTSIDE != 0 => return 0,
@@ -217,7 +217,7 @@ pub fn net(tag: &Tag, verb: Verb, to: &address::Destination) -> i32 {
         return unknown();
     };
     // SAFETY: as in `path`.
-    let subject = Subject { tag: *tag, policy, run: unsafe { &*run } };
+    let subject = Subject { tag, policy, run: unsafe { &*run } };
     let decision = match decision::standing(&subject, emit::now) {
         Some(decision) => decision,
         None => match lookup(policy, &to.address, to.transport, to.port) {

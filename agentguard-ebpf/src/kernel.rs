@@ -60,6 +60,8 @@ offsets! {
     INODE_RDEV,
     /// `inode.i_ino`
     INODE_INO,
+    /// `inode.i_generation`
+    INODE_GENERATION,
     /// `linux_binprm.file`
     BPRM_FILE,
     /// `task_struct.tgid`
@@ -310,6 +312,9 @@ impl Inode {
     #[inline(always)]
     pub fn is_device(self) -> bool {
         const S_SWAPFILE: u32 = 1 << 8;
+        if self.0.is_null() {
+            return false;
+        }
         matches!(self.kind(), S_IFBLK | S_IFCHR) || self.flags() & S_SWAPFILE != 0
     }
 
@@ -335,6 +340,12 @@ impl Inode {
     #[inline(always)]
     pub fn rdev(self) -> u32 {
         self.load(&INODE_RDEV)
+    }
+
+    /// Tells inodes apart that had the same number one after the other.
+    #[inline(always)]
+    pub fn generation(self) -> u32 {
+        self.load(&INODE_GENERATION)
     }
 
     /// Inode number.

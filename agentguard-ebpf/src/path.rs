@@ -80,68 +80,46 @@ pub fn position(policy: &PolicyRecord, dentry: Dentry) -> Result<Position, Reaso
 const UNREADABLE_NAME: u64 = u64::MAX;
 const TOO_DEEP: u64 = u64::MAX - 1;
 
-/// The position in one number: from the place kept for the name, else from that of its
-/// directory and one step, else by walking to the directory first.
+/// The position in one number: one step from the place of the name's directory.
 ///
 /// Not inlined: hooks that ask for two names have one copy.
 #[inline(never)]
 fn find(policy: &PolicyRecord, dentry: Dentry) -> u64 {
-    let renames = place::renames();
-    let inode = dentry.inode();
-    if let Some(renames) = renames
-        && let Some(reached) = place::recall(policy, dentry, inode, renames)
-    {
-        return in_one(reached.at);
-    }
     let directory = dentry.parent();
-    if directory == dentry {
-        return match walk(policy, dentry) {
-            Ok(reached) => in_one(reached.at),
-            Err(error) => error,
-        };
-    }
-    let above = match directory_place(policy, directory, renames) {
+    let found = if directory == dentry {
+        walk(policy, dentry)
+    } else {
+        directory_place(policy, directory)
+    };
+    let above = match found {
         Ok(above) => above,
         Err(error) => return error,
     };
-    if above.depth >= PATH_DEPTH {
+    if directory == dentry {
+        return u64::from(above.fixed()) << 32 | u64::from(above.deep());
+    }
+    if above.depth() >= PATH_DEPTH {
         return TOO_DEEP;
     }
-    let name = (dentry.name(), dentry.name_len());
-    let fixed = take(u64::from(above.at.fixed), true, name);
-    let deep = take(u64::from(above.at.deep), true, name);
+    let fixed = take(u64::from(above.fixed()), true, dentry);
+    let deep = take(u64::from(above.deep()), true, dentry);
     if fixed > u64::from(u32::MAX) || deep > u64::from(u32::MAX) {
         return UNREADABLE_NAME;
     }
-    let at = Position { fixed: fixed as u32, deep: deep as u32 };
-    if let Some(renames) = renames {
-        let reached = Reached { at, depth: above.depth + 1 };
-        place::keep(policy, dentry, inode, renames, reached);
-    }
-    in_one(at)
+    fixed << 32 | deep
 }
 
 #[inline(always)]
-fn directory_place(
-    policy: &PolicyRecord,
-    directory: Dentry,
-    renames: Option<u32>,
-) -> Result<Reached, u64> {
-    let Some(renames) = renames else {
+fn directory_place(policy: &PolicyRecord, directory: Dentry) -> Result<Reached, u64> {
+    let Some(renames) = place::renames() else {
         return walk(policy, directory);
     };
-    let inode = directory.inode();
-    if let Some(reached) = place::recall(policy, directory, inode, renames) {
+    if let Some(reached) = place::recall(policy, directory, renames) {
         return Ok(reached);
     }
     let reached = walk(policy, directory)?;
-    place::keep(policy, directory, inode, renames, reached);
+    place::keep(policy, directory, renames, reached.0);
     Ok(reached)
-}
-
-#[inline(always)]
-fn in_one(at: Position) -> u64 {
-    u64::from(at.fixed) << 32 | u64::from(at.deep)
 }
 
 /// Walks all names from the root of the file system down.
@@ -161,7 +139,7 @@ fn walk(policy: &PolicyRecord, dentry: Dentry) -> Result<Reached, u64> {
     if !verifier::repeat(PATH_DEPTH.div_ceil(LEVELS), walk_levels, &mut walk) || walk.failed != 0 {
         return Err(UNREADABLE_NAME);
     }
-    Ok(Reached { at: walk.at, depth })
+    Ok(Reached::new(walk.at, depth))
 }
 
 #[inline(always)]
@@ -192,10 +170,10 @@ unsafe extern "C" fn walk_levels(_: u64, walk: *mut Walk) -> u64 {
     }
     let count = if left < LEVELS { left } else { LEVELS };
     walk.left = verifier::forget(left - count);
-    let (n1, at) = name_of(ancestor(walk.dentry, left - count));
-    let (n2, at) = name_of(at);
-    let (n3, at) = name_of(at);
-    let (n4, _) = name_of(at);
+    let n1 = ancestor(walk.dentry, left - count);
+    let n2 = n1.parent();
+    let n3 = n2.parent();
+    let n4 = n3.parent();
     let names = [n1, n2, n3, n4];
     let fixed = take_all(walk.at.fixed, count, &names);
     let deep = take_all(walk.at.deep, count, &names);
@@ -214,7 +192,7 @@ unsafe extern "C" fn walk_levels(_: u64, walk: *mut Walk) -> u64 {
 /// Written out: the compiler turns a loop over an array into one whose end the
 /// verifier does not see.
 #[inline(always)]
-fn take_all(state: u32, count: u32, names: &[(u64, u32); LEVELS as usize]) -> u64 {
+fn take_all(state: u32, count: u32, names: &[Dentry; LEVELS as usize]) -> u64 {
     let [n1, n2, n3, n4] = *names;
     let mut state = u64::from(state);
     state = take(state, count > 3, n4);
@@ -223,19 +201,13 @@ fn take_all(state: u32, count: u32, names: &[(u64, u32); LEVELS as usize]) -> u6
     take(state, true, n1)
 }
 
-/// Address and length of a dentry's name, and the directory it is in.
-#[inline(always)]
-fn name_of(dentry: Dentry) -> ((u64, u32), Dentry) {
-    ((dentry.name(), dentry.name_len()), dentry.parent())
-}
-
 /// One step, if there is such a level, a rule can still match, and no step failed.
 #[inline(always)]
-fn take(state: u64, there: bool, (name, len): (u64, u32)) -> u64 {
+fn take(state: u64, there: bool, at: Dentry) -> u64 {
     if !there || state == u64::from(DEAD) || state > u64::from(u32::MAX) {
         return state;
     }
-    agentguard_path_step(state as u32, name, len)
+    agentguard_path_step(state as u32, at.name(), at.name_len())
 }
 
 /// Number of names between a dentry and the root of its file system. A dentry

@@ -1,46 +1,78 @@
-//! Where the walk of a name ended, kept with the inode that it ended at, so that the
-//! next operation there steps through one name and not through all.
+//! Where the walk to a directory ended, kept so that the next operation in it steps
+//! through one name and not through all.
 //!
 //! A place is good for one policy generation and as long as nothing has been renamed:
 //! the kernel's own count of renames (`rename_lock`, fs/dcache.c) is read before a walk,
 //! kept with what it gave, and compared when that is used. The count is odd while a
-//! rename is under way.
+//! rename is under way. Only directories: between two renames a directory has one name,
+//! a file may have several. A directory is known by its inode's number and generation,
+//! which a new directory in its place does not share, and by its name in memory.
 
 use agentguard_common::identity::PolicyRecord;
 use agentguard_common::path::Position;
 use aya_ebpf::Global;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
-use crate::atomic;
-use crate::kernel::{Dentry, Inode};
+use crate::kernel::Dentry;
 use crate::maps::PLACES;
+use crate::verifier;
 
 /// Address of `rename_lock`, whose first word is the count; 0: not known, so nothing is kept.
 #[unsafe(no_mangle)]
 pub static RENAME_LOCK: Global<u64> = Global::new(0);
 
-/// What is kept. Written under `writers`, read under `version`, which is odd meanwhile:
-/// an entry that two processors write, or that is read while written, counts as none.
-/// x86 keeps stores in order, and loads; other processors would need barriers.
+/// A directory.
 #[repr(C)]
-pub struct Place {
-    version: u64,
-    writers: u64,
+pub struct PlaceKey {
     dentry: u64,
+    inode: u64,
+    device: u32,
     generation: u32,
-    starts: u32,
-    renames: u32,
-    depth: u32,
-    at: Position,
 }
 
-/// A position, and the number of names before it.
+/// What is kept.
+#[repr(C)]
+pub struct Place {
+    reached: u64,
+    generation: u32,
+    starts: u32,
+    renames: u64,
+    /// [`mix`] of the key and everything above. The map gives elements that it evicts to
+    /// other keys at once, also while a program reads them: then this does not match.
+    check: u64,
+}
+
+/// A position, and the number of names before it, in one number.
 #[derive(Clone, Copy)]
-pub struct Reached {
-    /// Position.
-    pub at: Position,
+pub struct Reached(pub u64);
+
+impl Reached {
+    /// No place, as a number.
+    const NONE: u64 = u64::MAX;
+
+    /// Packs it: states have 17 bits, depths 7.
+    #[inline(always)]
+    pub fn new(at: Position, depth: u32) -> Self {
+        Self(u64::from(at.fixed) << 32 | u64::from(at.deep) << 8 | u64::from(depth))
+    }
+
+    /// The state of the fixed automaton.
+    #[inline(always)]
+    pub fn fixed(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// The state of the deep automaton.
+    #[inline(always)]
+    pub fn deep(self) -> u32 {
+        (self.0 >> 8) as u32 & 0xff_ffff
+    }
+
     /// Names between the root of the file system and it.
-    pub depth: u32,
+    #[inline(always)]
+    pub fn depth(self) -> u32 {
+        self.0 as u32 & 0xff
+    }
 }
 
 /// The count of renames; `None` if it is not known or one is under way.
@@ -62,59 +94,85 @@ pub fn renames() -> Option<u32> {
     if failed != 0 || count & 1 != 0 { None } else { Some(count) }
 }
 
-/// Where an earlier walk under this policy ended at this name, if that still holds.
+/// Where an earlier walk under this policy ended at this directory, if that still holds.
 #[inline(always)]
-pub fn recall(policy: &PolicyRecord, dentry: Dentry, inode: Inode, renames: u32) -> Option<Reached> {
-    if inode.0.is_null() {
-        return None;
-    }
-    // SAFETY: checked for null; storage lives as long as the inode, which the name holds.
-    let place = unsafe { PLACES.get_ptr_mut(inode.0.cast_mut().cast()) };
-    if place.is_null() {
-        return None;
-    }
-    // SAFETY: map memory; every field is copied, in order, before it is believed.
-    unsafe {
-        let version = (&raw const (*place).version).read_volatile();
-        let known = (&raw const (*place).dentry).read_volatile() == dentry.0 as u64
-            && (&raw const (*place).generation).read_volatile() == policy.generation
-            && (&raw const (*place).starts).read_volatile() == policy.starts
-            && (&raw const (*place).renames).read_volatile() == renames;
-        let fixed = (&raw const (*place).at.fixed).read_volatile();
-        let deep = (&raw const (*place).at.deep).read_volatile();
-        let depth = (&raw const (*place).depth).read_volatile();
-        let again = (&raw const (*place).version).read_volatile();
-        if !known || version & 1 != 0 || version != again {
-            return None;
-        }
-        Some(Reached { at: Position { fixed, deep }, depth })
+pub fn recall(policy: &PolicyRecord, directory: Dentry, renames: u32) -> Option<Reached> {
+    match look_up(policy, directory, renames) {
+        Reached::NONE => None,
+        reached => Some(Reached(reached)),
     }
 }
 
-/// Keeps where a walk ended, for the count of renames from before it.
-#[inline(always)]
-pub fn keep(policy: &PolicyRecord, dentry: Dentry, inode: Inode, renames: u32, reached: Reached) {
-    if inode.0.is_null() {
-        return;
-    }
-    // SAFETY: as in `recall`.
-    let place = unsafe { PLACES.get_or_insert_ptr_mut(inode.0.cast_mut().cast(), None) };
-    if place.is_null() {
-        return;
-    }
-    // SAFETY: map memory; the first writer alone goes on.
-    unsafe {
-        if atomic::add(&raw mut (*place).writers, 1) == 0 {
-            atomic::add(&raw mut (*place).version, 1);
-            (&raw mut (*place).dentry).write_volatile(dentry.0 as u64);
-            (&raw mut (*place).generation).write_volatile(policy.generation);
-            (&raw mut (*place).starts).write_volatile(policy.starts);
-            (&raw mut (*place).renames).write_volatile(renames);
-            (&raw mut (*place).depth).write_volatile(reached.depth);
-            (&raw mut (*place).at.fixed).write_volatile(reached.at.fixed);
-            (&raw mut (*place).at.deep).write_volatile(reached.at.deep);
-            atomic::add(&raw mut (*place).version, 1);
+/// Not inlined: its stack is free again before the walk.
+#[inline(never)]
+fn look_up(policy: &PolicyRecord, directory: Dentry, renames: u32) -> u64 {
+    let Some(key) = key(directory) else {
+        return Reached::NONE;
+    };
+    let Some(place) = PLACES.get_ptr(&key) else {
+        return Reached::NONE;
+    };
+    // SAFETY: map memory, checked for null; believed when the check matches.
+    let place = unsafe {
+        Place {
+            reached: (&raw const (*place).reached).read_volatile(),
+            generation: (&raw const (*place).generation).read_volatile(),
+            starts: (&raw const (*place).starts).read_volatile(),
+            renames: (&raw const (*place).renames).read_volatile(),
+            check: (&raw const (*place).check).read_volatile(),
         }
-        atomic::add(&raw mut (*place).writers, 1_u64.wrapping_neg());
+    };
+    let current = place.generation == policy.generation
+        && place.starts == policy.starts
+        && place.renames == u64::from(renames);
+    if current && place.check == mix(&key, &place) { place.reached } else { Reached::NONE }
+}
+
+/// Keeps where a walk to a directory ended, for the count of renames from before it.
+#[inline(never)]
+pub fn keep(policy: &PolicyRecord, directory: Dentry, renames: u32, reached: u64) -> u64 {
+    let Some(key) = key(directory) else {
+        return reached;
+    };
+    let mut place = Place {
+        reached,
+        generation: policy.generation,
+        starts: policy.starts,
+        renames: u64::from(renames),
+        check: 0,
+    };
+    place.check = mix(&key, &place);
+    // A full table evicts; what cannot be kept is walked to again.
+    let _ = PLACES.insert(&key, &place, 0);
+    reached
+}
+
+#[inline(always)]
+fn key(directory: Dentry) -> Option<PlaceKey> {
+    let inode = directory.inode();
+    if inode.0.is_null() {
+        return None;
     }
+    Some(PlaceKey {
+        dentry: verifier::number(directory.0 as u64),
+        inode: inode.number(),
+        device: directory.super_block().device(),
+        generation: inode.generation(),
+    })
+}
+
+/// Mixes all words of an element into one (multiply and fold, as in splitmix64).
+#[inline(always)]
+fn mix(key: &PlaceKey, place: &Place) -> u64 {
+    const ODD: u64 = 0xbf58_476d_1ce4_e5b9;
+    let fold = |sum: u64, word: u64| {
+        let product = (sum ^ word).wrapping_mul(ODD);
+        product ^ product >> 29
+    };
+    let mut sum = fold(ODD, key.dentry);
+    sum = fold(sum, key.inode);
+    sum = fold(sum, u64::from(key.device) << 32 | u64::from(key.generation));
+    sum = fold(sum, place.reached);
+    sum = fold(sum, u64::from(place.generation) << 32 | u64::from(place.starts));
+    fold(sum, place.renames)
 }

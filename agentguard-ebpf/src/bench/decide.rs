@@ -100,7 +100,7 @@ fn connect(tag: Tag) -> Option<Decision> {
     let policy = POLICIES.get(*HEADS.get(tag.agent)?)?;
     let run = RUNS.get_ptr_mut(tag.run)?;
     // SAFETY: map memory that outlives the program.
-    let subject = Subject { tag, policy, run: unsafe { &*run } };
+    let subject = Subject { tag: &tag, policy, run: unsafe { &*run } };
     if let Some(decision) = decision::standing(&subject, emit::now) {
         return Some(decision);
     }

@@ -191,7 +191,7 @@ impl Program {
 }
 
 /// The kernel constants of the object: name in the object, structure, member.
-const OFFSETS: [(&str, &str, &str); 38] = [
+const OFFSETS: [(&str, &str, &str); 39] = [
     ("FILE_DENTRY", "file", "f_path.dentry"),
     ("FILE_MNT", "file", "f_path.mnt"),
     ("MOUNT_MNT", "mount", "mnt"),
@@ -221,6 +221,7 @@ const OFFSETS: [(&str, &str, &str); 38] = [
     ("INODE_MODE", "inode", "i_mode"),
     ("INODE_RDEV", "inode", "i_rdev"),
     ("INODE_INO", "inode", "i_ino"),
+    ("INODE_GENERATION", "inode", "i_generation"),
     ("BPRM_FILE", "linux_binprm", "file"),
     ("TASK_TGID", "task_struct", "tgid"),
     ("TASK_PID", "task_struct", "pid"),

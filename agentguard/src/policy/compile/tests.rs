@@ -79,7 +79,7 @@ fn decision(compiled: &Compiled, verb: Verb, device: u32, path: &str) -> Decisio
         run_serial: 1,
     };
     let subject = Subject {
-        tag,
+        tag: &tag,
         policy: record,
         run: &run,
     };
@@ -349,7 +349,7 @@ proptest! {
                 .unwrap();
             let run = RunRecord::default();
             let tag = Tag::default();
-            let subject = Subject { tag, policy: record, run: &run };
+            let subject = Subject { tag: &tag, policy: record, run: &run };
             prop_assert_eq!(
                 decision::decide_net(&subject, Verb::Connect, found).verdict,
                 common_verdict(expected),
