@@ -364,7 +364,7 @@ unsafe extern "C" fn glob_part(index: u64, run: *mut GlobRun) -> u64 {
     let mut left = if rest < GLOB_PART { rest } else { GLOB_PART };
     let from = (run.address + u64::from(offset)) as *const core::ffi::c_void;
     let bytes = verifier::bounded::<31>(u64::from(left)) as u32;
-    let mut room = [0u64; 4];
+    let mut room = verifier::zeroed();
     // SAFETY: fewer than 32 bytes go into 32; the helper does not fault.
     if unsafe { bpf_probe_read_kernel((&raw mut room).cast(), bytes, from) } != 0 {
         run.state = UNREADABLE;
@@ -437,7 +437,7 @@ impl Name for KernelName {
 
     #[inline(always)]
     fn read(&self, offset: u32, count: u32) -> Option<TransitionKey> {
-        let mut key = TransitionKey::default();
+        let mut key = TransitionKey { words: verifier::zeroed() };
         let from = (self.address + u64::from(offset)) as *const core::ffi::c_void;
         let count = verifier::bounded::<31>(u64::from(count)) as u32;
         // SAFETY: fewer than 32 bytes go into 32; the helper does not fault.

@@ -71,3 +71,20 @@ pub fn number(mut address: u64) -> u64 {
     }
     address
 }
+
+/// Four zeros in four stores: the compiler would call a function that stores them byte by byte.
+#[inline(always)]
+pub fn zeroed() -> [u64; 4] {
+    let mut room = core::mem::MaybeUninit::<[u64; 4]>::uninit();
+    // SAFETY: writes exactly the array, which is then initialised.
+    unsafe {
+        core::arch::asm!(
+            "*(u64 *)({0} + 0) = {1}",
+            "*(u64 *)({0} + 8) = {1}",
+            "*(u64 *)({0} + 16) = {1}",
+            "*(u64 *)({0} + 24) = {1}",
+            in(reg) room.as_mut_ptr(), in(reg) 0u64, options(nostack)
+        );
+        room.assume_init()
+    }
+}
