@@ -35,6 +35,20 @@ impl Manifest {
         self
     }
 
+    /// The verdict of a verb where no rule matches.
+    #[must_use]
+    pub fn default(mut self, verb: &str, verdict: &str) -> Self {
+        self.0["spec"]["permissions"][verb]["default"] = json!(verdict);
+        self
+    }
+
+    /// The privileges it has by name.
+    #[must_use]
+    pub fn privileges(mut self, names: &[&str]) -> Self {
+        self.0["spec"]["permissions"]["privileges"]["allow"] = json!(names);
+        self
+    }
+
     /// Adds rules: `verb` and `list` as in a manifest.
     #[must_use]
     pub fn rules(mut self, verb: &str, list: &str, rules: &[String]) -> Self {

@@ -7,6 +7,7 @@ mod ebpf;
 mod guest;
 mod host;
 mod package;
+mod redteam;
 mod sh;
 mod test;
 mod tools;
@@ -31,6 +32,8 @@ enum Task {
     Bench(bench::Args),
     /// Build the Debian package and check it with lintian
     Package(package::Args),
+    /// Try every known way around the file rules, on the test kernels
+    Redteam(redteam::Args),
     /// Run every test: unit, property, native and on the test kernels
     Test(test::Args),
     /// Boot test kernels under QEMU and run a command, or the privileged suite, inside
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Task::BuildEbpf(args) => ebpf::main(&args),
         Task::Bench(args) => bench::main(&args),
         Task::Package(args) => package::main(&args),
+        Task::Redteam(args) => redteam::main(&args),
         Task::Test(args) => test::main(&args),
         Task::Vm(args) => vm::main(&args),
         Task::Demo(args) => demo::main(&args),

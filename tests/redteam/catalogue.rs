@@ -1,0 +1,87 @@
+//! The machine-readable catalogue of the attempts.
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+/// What must happen to an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// The denied object stays as it is, or unread.
+    Blocked,
+    /// It is no change and gives away nothing that a rule protects.
+    AllowedAsDesigned,
+}
+
+/// One entry.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Names the attempt.
+    pub id: String,
+    /// In words.
+    pub technique: String,
+    /// What must happen.
+    pub expected: Expected,
+}
+
+/// Every entry, in the file's order.
+pub fn read() -> Result<Vec<Entry>> {
+    let entries: Vec<Value> =
+        serde_json::from_str(include_str!("catalogue.json")).context("catalogue.json")?;
+    entries.iter().map(entry).collect()
+}
+
+fn entry(value: &Value) -> Result<Entry> {
+    let text = |name: &str| {
+        value[name]
+            .as_str()
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned)
+            .with_context(|| format!("catalogue.json: an entry without {name}: {value}"))
+    };
+    for name in ["syscall", "kernels", "reference"] {
+        text(name)?;
+    }
+    let expected = match text("expected")?.as_str() {
+        "blocked" => Expected::Blocked,
+        "allowed-as-designed" => Expected::AllowedAsDesigned,
+        other => anyhow::bail!("catalogue.json: expected {other}"),
+    };
+    Ok(Entry {
+        id: text("id")?,
+        technique: text("technique")?,
+        expected,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files;
+
+    #[test]
+    fn catalogue_and_code_have_the_same_attempts() {
+        let listed: Vec<String> = read().unwrap().into_iter().map(|entry| entry.id).collect();
+        let written: Vec<&str> = files::all().iter().map(|attempt| attempt.id).collect();
+        assert_eq!(listed, written);
+    }
+
+    #[test]
+    fn every_id_is_there_once() {
+        let mut ids: Vec<String> = read().unwrap().into_iter().map(|entry| entry.id).collect();
+        let count = ids.len();
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), count);
+    }
+
+    #[test]
+    fn what_is_allowed_says_where_that_is_written() {
+        let entries: Vec<Value> = serde_json::from_str(include_str!("catalogue.json")).unwrap();
+        for entry in entries {
+            if entry["expected"] == "allowed-as-designed" {
+                let why = entry["why"].as_str().unwrap_or_default();
+                assert!(why.len() > 20, "{}: why is that by design?", entry["id"]);
+            }
+        }
+    }
+}

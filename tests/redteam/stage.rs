@@ -1,0 +1,323 @@
+//! The directories, the daemon and the executors of one run.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use agentguard_tests::binary;
+use agentguard_tests::daemon::Daemon;
+use agentguard_tests::manifest::Manifest;
+use agentguard_tests::places::Places;
+use anyhow::{Context as _, Result, ensure};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::libc;
+use nix::mount::{MntFlags, umount2};
+use serde_json::Value;
+
+use crate::attempt::Attempt;
+use crate::executor;
+use crate::field::{Field, Side, User};
+use crate::snapshot;
+use crate::sys::{self, Try, call};
+
+/// The agent that tries.
+pub const AGENT: &str = "redteam";
+/// The agent with every privilege, for controls that need one.
+pub const LIFTED: &str = "redteam-lifted";
+/// Who may start them.
+const USERS: [&str; 2] = ["root", "nobody"];
+/// What the agent that tries may write to beside its tree. Opening the memory of a process
+/// is a matter of tracing it, which no rule about files allows.
+const ALLOWED: [&str; 5] = [
+    "/dev/null",
+    "/proc/*/mem",
+    "/proc/*/setgroups",
+    "/proc/*/uid_map",
+    "/proc/*/gid_map",
+];
+/// What the manifests of agents may allow by name.
+const PRIVILEGES: [&str; 6] = [
+    "mount",
+    "namespaces",
+    "ptrace-outside",
+    "kernel-settings",
+    "devices",
+    "setuid",
+];
+
+/// Settings that attempts change. The kernel writes core dumps where the process is.
+const SETTINGS: [&str; 2] = [
+    "/proc/sys/kernel/domainname",
+    "/proc/sys/kernel/core_pattern",
+];
+
+/// Directories and daemon. Dropped in this order: the daemon goes first.
+#[derive(Debug)]
+pub struct Stage {
+    /// The daemon.
+    pub daemon: Daemon,
+    /// What is not in the directories.
+    _around: Around,
+    /// The directories.
+    pub places: Places,
+}
+
+/// What a run changes outside its directories; put right when it is dropped.
+#[derive(Debug)]
+struct Around {
+    root: PathBuf,
+    settings: Vec<(&'static str, String)>,
+}
+
+impl Around {
+    fn new(root: &Path) -> Result<Self> {
+        let read = |path| Ok((path, fs::read_to_string(path)?));
+        let settings = SETTINGS.into_iter().map(read).collect::<Result<_>>()?;
+        fs::write(SETTINGS[1], "core")?;
+        Ok(Self {
+            root: root.to_owned(),
+            settings,
+        })
+    }
+}
+
+impl Drop for Around {
+    fn drop(&mut self) {
+        clear_mounts(&self.root);
+        for user in User::BOTH {
+            let _ = fs::remove_dir_all(home(&self.root, user));
+        }
+        for (path, value) in &self.settings {
+            let _ = fs::write(path, value);
+        }
+    }
+}
+
+/// A home directory of the run, for each user one: where credentials are protected.
+pub fn home(root: &Path, user: User) -> PathBuf {
+    let run = root.file_name().unwrap_or_default().to_string_lossy();
+    Path::new("/home").join(format!("{run}-{}", user.name()))
+}
+
+/// Removes the mounts below a directory.
+pub fn clear_mounts(directory: &Path) {
+    for point in snapshot::mount_points(directory).unwrap_or_default() {
+        let _ = umount2(&point, MntFlags::MNT_DETACH);
+    }
+}
+
+impl Stage {
+    /// Makes the directories and writes the policy. The daemon is not started yet.
+    pub fn set() -> Result<Self> {
+        ensure!(
+            nix::unistd::geteuid().is_root(),
+            "the red team prepares objects of every kind: run it as root"
+        );
+        let places = Places::make()?;
+        for directory in ["facts", "ok/work", "bin/ok", "bin/no"] {
+            fs::create_dir_all(places.root().join(directory))?;
+        }
+        let daemon = Daemon::configure(binary::agentguard()?, &places, &[])?;
+        let stage = Self {
+            daemon,
+            _around: Around::new(places.root())?,
+            places,
+        };
+        stage.install(&stage.manifest(AGENT))?;
+        stage.install(
+            &Manifest::new(LIFTED, "enforce")
+                .users(&USERS)
+                .rules("write", "allow", &["/**".to_owned()])
+                .default("write", "allow")
+                .privileges(&PRIVILEGES),
+        )?;
+        Ok(stage)
+    }
+
+    fn manifest(&self, name: &str) -> Manifest {
+        let at = |path: &str| self.places.at(path);
+        let mut allowed = vec![at("ok/**")];
+        allowed.extend(ALLOWED.map(str::to_owned));
+        Manifest::new(name, "enforce")
+            .users(&USERS)
+            .rules("write", "allow", &allowed)
+            .rules(
+                "write",
+                "deny",
+                &[
+                    at("no/**"),
+                    at("ok/work/*/open/ruled/**"),
+                    at("ok/work/*/open/parent/ruled/**"),
+                ],
+            )
+            .rules("read", "deny", &[at("secret/**"), at("ok/work/*/vault/**")])
+            .rules("exec", "deny", &[at("bin/no/**")])
+    }
+
+    fn install(&self, manifest: &Manifest) -> Result<()> {
+        let text = manifest.text();
+        let value: Value = serde_json::from_str(&text)?;
+        let name = value["metadata"]["name"].as_str().context("no name")?;
+        fs::write(self.places.at(&format!("agents/{name}.yaml")), text)?;
+        Ok(())
+    }
+
+    /// Starts an executor: as this agent, or without a tag.
+    pub fn executor(
+        &self,
+        agent: Option<&str>,
+        user: User,
+        attempts: &[&Attempt],
+    ) -> Result<Executor> {
+        let program = std::env::current_exe()?;
+        let mut command = match agent {
+            Some(agent) => {
+                let mut command = self.daemon.command(&["run", "--agent", agent, "--"]);
+                command.arg(&program);
+                command
+            }
+            None => Command::new(&program),
+        };
+        let uid = user.uid();
+        command
+            .args([executor::WORD, &self.places.at(""), user.name()])
+            .uid(uid)
+            .gid(uid)
+            .current_dir("/");
+        let mut kept = Vec::new();
+        let mut names = Vec::new();
+        for attempt in attempts {
+            let Some(open) = attempt.inherits else {
+                continue;
+            };
+            for side in Side::BOTH {
+                let field = Field::new(self.places.root(), attempt, user, side);
+                let fd = open(&field).with_context(|| format!("descriptor for {}", attempt.id))?;
+                fcntl(&fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+                names.push(format!("{}/{}={}", attempt.id, side.name(), fd.as_raw_fd()));
+                kept.push(fd);
+            }
+        }
+        command.env(executor::INHERITED, names.join(","));
+        Executor::start(command)
+    }
+}
+
+/// A running executor.
+#[derive(Debug)]
+pub struct Executor {
+    child: Child,
+    requests: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    socket: OwnedFd,
+}
+
+impl Executor {
+    fn start(mut command: Command) -> Result<Self> {
+        let (socket, far) = nix::sys::socket::socketpair(
+            nix::sys::socket::AddressFamily::Unix,
+            nix::sys::socket::SockType::SeqPacket,
+            None,
+            nix::sys::socket::SockFlag::SOCK_CLOEXEC,
+        )?;
+        fcntl(&far, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        let mut child = command
+            .env(executor::SOCKET, far.as_raw_fd().to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start an executor")?;
+        let requests = child.stdin.take().context("no input")?;
+        let answers = BufReader::new(child.stdout.take().context("no output")?);
+        let mut executor = Self {
+            child,
+            requests,
+            answers,
+            socket,
+        };
+        executor.answer().context("an executor does not start")?;
+        Ok(executor)
+    }
+
+    fn answer(&mut self) -> Result<Value> {
+        let mut line = String::new();
+        let length = self.answers.read_line(&mut line)?;
+        ensure!(length > 0, "it ended: {:?}", self.child.try_wait());
+        serde_json::from_str(&line).context(line)
+    }
+
+    /// Has an attempt made on one side.
+    pub fn make(&mut self, attempt: &Attempt, field: &Field) -> Result<Value> {
+        if let Some(open) = attempt.receives {
+            send(&self.socket, &open(field)?).context("sending a descriptor")?;
+        }
+        writeln!(self.requests, "{} {}", attempt.id, field.side.name())?;
+        self.requests.flush()?;
+        self.answer().with_context(|| attempt.id)
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A message header for one descriptor: the bytes have to outlive the header.
+fn header(iov: &[u8], control: &[u8]) -> Vec<u8> {
+    sys::words(&[
+        0,
+        0,
+        iov.as_ptr() as u64,
+        1,
+        control.as_ptr() as u64,
+        control.len() as u64,
+        0,
+    ])
+}
+
+/// The control message of one descriptor.
+fn rights(fd: i32) -> Vec<u8> {
+    let mut bytes = sys::words(&[20]);
+    bytes.extend(sys::halves(&[
+        libc::SOL_SOCKET as u32,
+        libc::SCM_RIGHTS as u32,
+        fd as u32,
+        0,
+    ]));
+    bytes
+}
+
+fn send(socket: &OwnedFd, fd: &OwnedFd) -> Try {
+    let body = *b"d";
+    let iov = sys::iovec(&body);
+    let control = rights(fd.as_raw_fd());
+    let message = header(&iov, &control);
+    call!(SYS_sendmsg, socket, &message[..], 0)?;
+    sys::done()
+}
+
+/// Takes the descriptor that the driver has sent: in the tagged process.
+pub fn receive() -> Try<OwnedFd> {
+    let body = [0; 1];
+    let iov = sys::iovec(&body);
+    let control = rights(-1);
+    let mut message = header(&iov, &control);
+    call!(
+        SYS_recvmsg,
+        executor::socket(),
+        &mut message[..],
+        libc::MSG_DONTWAIT
+    )?;
+    // Not through `control`, of which the compiler knows that nobody changed it.
+    // SAFETY: the kernel wrote to it; it lives, and is long enough.
+    let fd = unsafe { control.as_ptr().add(16).cast::<i32>().read_volatile() };
+    if fd < 0 {
+        return Err(sys::Fail::new("recvmsg gave no descriptor", libc::EPERM));
+    }
+    Ok(sys::owned(fd.into()))
+}
