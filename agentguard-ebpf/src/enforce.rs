@@ -20,18 +20,18 @@ const EPERM: i32 = 1;
 
 /// The running task's tag, or `None` if this operation is none of our business.
 #[inline(always)]
-pub fn tagged(prior: i32) -> Option<Tag> {
+pub fn tagged(prior: i32) -> Option<&'static Tag> {
     // An earlier LSM's refusal stands; deciding again would only blame us for it.
     if prior != 0 || !task::any_tagged() {
         return None;
     }
-    task::tag(Task::current())
+    task::tag_in_place(Task::current())
 }
 
 /// The same for programs that may not use task storage: those of the cgroup kind
 /// before 7.0.
 #[inline(always)]
-pub fn tagged_without_storage() -> Option<Tag> {
+pub fn tagged_without_storage() -> Option<&'static Tag> {
     if !task::any_tagged() {
         return None;
     }

@@ -17,12 +17,18 @@ pub fn any_tagged() -> bool {
 /// The task's tag.
 #[inline(always)]
 pub fn tag(task: Task) -> Option<Tag> {
+    tag_in_place(task).copied()
+}
+
+/// The task's tag where it is kept: hooks have little stack to copy it to.
+#[inline(always)]
+pub fn tag_in_place(task: Task) -> Option<&'static Tag> {
     let stored = TASKS.get(task.as_ptr());
     // SAFETY: checked for null; task storage lives as long as the program runs.
     if let Some(tag) = unsafe { stored.as_ref() }
         && tag.is_set()
     {
-        return Some(*tag);
+        return Some(tag);
     }
     if STORAGE_CAN_MISS.load() != 0
         && let Some(tag) = tag_by_address(task)
@@ -35,11 +41,11 @@ pub fn tag(task: Task) -> Option<Tag> {
 
 /// The task's tag by the second lookup, where there is one.
 #[inline(always)]
-pub fn tag_by_address(task: Task) -> Option<Tag> {
+pub fn tag_by_address(task: Task) -> Option<&'static Tag> {
     let address = task.0 as u64;
-    // SAFETY: copied at once; entries are not preallocated, so a removed one stays
-    // readable until the program ends.
-    unsafe { TASKS_BY_ADDRESS.get(address) }.copied()
+    // SAFETY: entries are not preallocated, so a removed one stays readable until the
+    // program ends.
+    unsafe { TASKS_BY_ADDRESS.get(address) }
 }
 
 /// Tags a task that has no tag yet. Fails when memory or a limit does.

@@ -22,6 +22,8 @@ mod kernel;
 mod maps;
 #[path = "../path.rs"]
 mod path;
+#[path = "../place.rs"]
+mod place;
 #[path = "../task.rs"]
 mod task;
 #[path = "../verifier.rs"]
@@ -96,11 +98,11 @@ fn decide_connect(_: SkBuffContext) -> i64 {
 }
 
 #[inline(always)]
-fn connect(tag: Tag) -> Option<Decision> {
+fn connect(tag: &Tag) -> Option<Decision> {
     let policy = POLICIES.get(*HEADS.get(tag.agent)?)?;
     let run = RUNS.get_ptr_mut(tag.run)?;
     // SAFETY: map memory that outlives the program.
-    let subject = Subject { tag: &tag, policy, run: unsafe { &*run } };
+    let subject = Subject { tag, policy, run: unsafe { &*run } };
     if let Some(decision) = decision::standing(&subject, emit::now) {
         return Some(decision);
     }

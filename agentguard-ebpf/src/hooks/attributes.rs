@@ -77,5 +77,5 @@ fn on_dentry(dentry: *const core::ffi::c_void, prior: i32) -> i32 {
     if Task::current().is_lent() {
         return 0;
     }
-    enforce::path(&tag, Dentry::from_argument(dentry), Verbs::of(Verb::Attributes))
+    enforce::path(tag, Dentry::from_argument(dentry), Verbs::of(Verb::Attributes))
 }

@@ -43,7 +43,7 @@ fn decide_v4(ctx: *mut bpf_sock_addr) -> i32 {
     let (ip, port, protocol) =
         unsafe { ((*ctx).user_ip4, (*ctx).user_port, (*ctx).protocol) };
     let to = destination(Address::v4(u32::from_be(ip)), port, protocol, address::INET);
-    (enforce::net(&tag, Verb::Connect, &to) == 0) as i32
+    (enforce::net(tag, Verb::Connect, &to) == 0) as i32
 }
 
 #[inline(always)]
@@ -65,7 +65,7 @@ fn decide_v6(ctx: *mut bpf_sock_addr) -> i32 {
     };
     let words = [u32::from_be(a), u32::from_be(b), u32::from_be(c), u32::from_be(d)];
     let to = destination(Address::v6(words), port, protocol, address::INET6);
-    (enforce::net(&tag, Verb::Connect, &to) == 0) as i32
+    (enforce::net(tag, Verb::Connect, &to) == 0) as i32
 }
 
 #[inline(always)]

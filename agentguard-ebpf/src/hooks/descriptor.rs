@@ -40,7 +40,7 @@ pub fn file_permission(ctx: LsmContext) -> i32 {
     if wanted.is_empty() || file.is_layer() {
         return 0;
     }
-    enforce::descriptor(&tag, file.dentry(), wanted)
+    enforce::descriptor(tag, file.dentry(), wanted)
 }
 
 /// `int file_receive(struct file *file)`: a descriptor that arrives over a unix
@@ -56,7 +56,7 @@ pub fn file_receive(ctx: LsmContext) -> i32 {
     if wanted.is_empty() {
         return 0;
     }
-    enforce::descriptor(&tag, file.dentry(), wanted)
+    enforce::descriptor(tag, file.dentry(), wanted)
 }
 
 /// `int mmap_file(struct file *file, unsigned long reqprot, unsigned long prot,
@@ -77,11 +77,11 @@ pub fn mmap_file(ctx: LsmContext) -> i32 {
     if prot & PROT_WRITE != 0 && flags & MAP_TYPE != MAP_PRIVATE {
         wanted = wanted.and(Verb::Write);
     }
-    let refused = enforce::descriptor(&tag, file.dentry(), wanted);
+    let refused = enforce::descriptor(tag, file.dentry(), wanted);
     if refused != 0 || prot & PROT_EXEC == 0 {
         return refused;
     }
-    enforce::mapped_program(&tag, file.dentry())
+    enforce::mapped_program(tag, file.dentry())
 }
 
 /// `int file_mprotect(struct vm_area_struct *vma, unsigned long reqprot, unsigned long prot)`
@@ -100,7 +100,7 @@ pub fn file_mprotect(ctx: LsmContext) -> i32 {
         return 0;
     }
     if prot & PROT_WRITE != 0 && mapping.is_shared() {
-        let refused = enforce::descriptor(&tag, file.dentry(), Verbs::of(Verb::Write));
+        let refused = enforce::descriptor(tag, file.dentry(), Verbs::of(Verb::Write));
         if refused != 0 {
             return refused;
         }
@@ -108,7 +108,7 @@ pub fn file_mprotect(ctx: LsmContext) -> i32 {
     if prot & PROT_EXEC == 0 {
         return 0;
     }
-    enforce::mapped_program(&tag, file.dentry())
+    enforce::mapped_program(tag, file.dentry())
 }
 
 /// `int file_ioctl(struct file *file, unsigned int cmd, unsigned long arg)`
@@ -137,7 +137,7 @@ fn control(ctx: &LsmContext) -> i32 {
     if !file.dentry().inode().is_file_or_directory() || is_harmless(command) || file.is_layer() {
         return 0;
     }
-    enforce::path(&tag, file.dentry(), Verbs::of(Verb::Attributes))
+    enforce::path(tag, file.dentry(), Verbs::of(Verb::Attributes))
 }
 
 /// Questions, settings of the descriptor itself, and copies between files, for

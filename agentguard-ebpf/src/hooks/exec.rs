@@ -19,7 +19,7 @@ pub fn exec_check(ctx: LsmContext) -> i32 {
         return prior;
     };
     let program = Binprm::from_argument(ctx.arg(0)).file();
-    enforce::path(&tag, program.dentry(), Verbs::of(Verb::Exec))
+    enforce::path(tag, program.dentry(), Verbs::of(Verb::Exec))
 }
 
 /// `void sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`

@@ -34,7 +34,7 @@ pub fn file_open(ctx: LsmContext) -> i32 {
     if mode & FMODE_WRITE != 0 || flags & O_TRUNC != 0 {
         wanted = wanted.and(Verb::Write);
     }
-    enforce::path(&tag, file.dentry(), wanted)
+    enforce::path(tag, file.dentry(), wanted)
 }
 
 /// `int file_truncate(struct file *file)`, since 6.2
@@ -44,7 +44,7 @@ pub fn file_truncate(ctx: LsmContext) -> i32 {
     let Some(tag) = enforce::tagged(prior) else {
         return prior;
     };
-    enforce::path(&tag, File::from_argument(ctx.arg(0)).dentry(), Verbs::of(Verb::Write))
+    enforce::path(tag, File::from_argument(ctx.arg(0)).dentry(), Verbs::of(Verb::Write))
 }
 
 /// `int path_truncate(const struct path *path)`
@@ -104,11 +104,11 @@ pub fn path_link(ctx: LsmContext) -> i32 {
         return prior;
     };
     let file = Dentry::from_argument(ctx.arg(0));
-    let refused = enforce::path(&tag, file, Verbs::of(Verb::Write));
+    let refused = enforce::path(tag, file, Verbs::of(Verb::Write));
     if refused != 0 {
         return refused;
     }
-    enforce::path(&tag, Dentry::from_argument(ctx.arg(2)), Verbs::of(Verb::Create))
+    enforce::path(tag, Dentry::from_argument(ctx.arg(2)), Verbs::of(Verb::Create))
 }
 
 /// `int path_rename(const struct path *old_dir, struct dentry *old_dentry,
@@ -125,18 +125,18 @@ pub fn path_rename(ctx: LsmContext) -> i32 {
     let exchange = flags & RENAME_EXCHANGE != 0;
     let from = if exchange { both } else { Verbs::of(Verb::Delete) };
     let (old, new) = (Dentry::from_argument(ctx.arg(1)), Dentry::from_argument(ctx.arg(3)));
-    let refused = enforce::path(&tag, old, forget(from));
+    let refused = enforce::path(tag, old, forget(from));
     if refused != 0 {
         return refused;
     }
     let to = if exchange { both } else { Verbs::of(Verb::Create) };
-    let refused = enforce::path(&tag, new, forget(to));
+    let refused = enforce::path(tag, new, forget(to));
     if refused != 0 {
         return refused;
     }
     // What moves with a directory is renamed as well.
     if old.inode().is_directory() || exchange && new.inode().is_directory() {
-        return enforce::moved(&tag, old, new);
+        return enforce::moved(tag, old, new);
     }
     0
 }
@@ -155,7 +155,7 @@ fn on_path(ctx: &LsmContext, prior: usize, verb: Verb) -> i32 {
     let Some(tag) = enforce::tagged(prior) else {
         return prior;
     };
-    enforce::path(&tag, Path::from_argument(ctx.arg(0)).dentry(), Verbs::of(verb))
+    enforce::path(tag, Path::from_argument(ctx.arg(0)).dentry(), Verbs::of(verb))
 }
 
 /// Decides a hook whose second argument is the name, a `struct dentry`.
@@ -165,5 +165,5 @@ fn on_name(ctx: &LsmContext, prior: usize, verb: Verb) -> i32 {
     let Some(tag) = enforce::tagged(prior) else {
         return prior;
     };
-    enforce::path(&tag, Dentry::from_argument(ctx.arg(1)), Verbs::of(verb))
+    enforce::path(tag, Dentry::from_argument(ctx.arg(1)), Verbs::of(verb))
 }

@@ -50,7 +50,7 @@ pub fn sb_kern_mount(ctx: LsmContext) -> i32 {
     };
     let file_system = SuperBlock::from_argument(ctx.arg(0));
     if matches!(file_system.magic(), OVERLAYFS | ECRYPTFS) {
-        return enforce::refused(&tag, file_system.root(), Reason::Forbidden);
+        return enforce::refused(tag, file_system.root(), Reason::Forbidden);
     }
     0
 }
@@ -65,5 +65,5 @@ fn on_dentry(dentry: Dentry, prior: i32) -> i32 {
     let Some(tag) = enforce::tagged(prior) else {
         return prior;
     };
-    enforce::mount(&tag, dentry)
+    enforce::mount(tag, dentry)
 }

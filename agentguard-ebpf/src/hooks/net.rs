@@ -16,14 +16,14 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
         return prior;
     };
     let Some(sock) = Socket::from_argument(ctx.arg(0)).sock() else {
-        return enforce::net_unreadable(&tag);
+        return enforce::net_unreadable(tag);
     };
     let address: *const core::ffi::c_void = ctx.arg(1);
     match address::read(address as u64, sock.protocol()) {
-        Given::Destination(to) => enforce::net(&tag, Verb::Connect, &to),
+        Given::Destination(to) => enforce::net(tag, Verb::Connect, &to),
         // Disconnecting sends nothing.
         Given::Unspecified | Given::Other => 0,
-        Given::Unreadable => enforce::net_unreadable(&tag),
+        Given::Unreadable => enforce::net_unreadable(tag),
     }
 }
 
@@ -36,7 +36,7 @@ pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
         return prior;
     };
     let Some(sock) = Socket::from_argument(ctx.arg(0)).sock() else {
-        return enforce::net_unreadable(&tag);
+        return enforce::net_unreadable(tag);
     };
     let family = sock.family();
     let name = Message::from_argument(ctx.arg(1)).name();
@@ -50,8 +50,8 @@ pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
         given => given,
     };
     match given {
-        Given::Destination(to) => enforce::net(&tag, Verb::Connect, &to),
+        Given::Destination(to) => enforce::net(tag, Verb::Connect, &to),
         Given::Unspecified | Given::Other => 0,
-        Given::Unreadable => enforce::net_unreadable(&tag),
+        Given::Unreadable => enforce::net_unreadable(tag),
     }
 }

@@ -28,7 +28,7 @@ pub fn ptrace_access_check(ctx: LsmContext) -> i32 {
         return 0;
     }
     let verb = if mode & PTRACE_MODE_ATTACH != 0 { Verb::Write } else { Verb::Read };
-    enforce::outside(&tag, other, verb, mode & PTRACE_MODE_NOAUDIT != 0)
+    enforce::outside(tag, other, verb, mode & PTRACE_MODE_NOAUDIT != 0)
 }
 
 /// `int uring_override_creds(const struct cred *new)`: a request that runs with
@@ -40,5 +40,5 @@ pub fn uring_override_creds(ctx: LsmContext) -> i32 {
     let Some(tag) = enforce::tagged(prior) else {
         return prior;
     };
-    enforce::refused(&tag, Task::current().program().dentry(), Reason::Forbidden)
+    enforce::refused(tag, Task::current().program().dentry(), Reason::Forbidden)
 }

@@ -30,7 +30,7 @@ pub fn task_alloc(ctx: LsmContext) -> i32 {
         return 0;
     };
     // Already there: during an upgrade the old program ran first.
-    if task::tag(child) == Some(tag) || task::set_tag(child, &tag) {
+    if task::tag(child) == Some(*tag) || task::set_tag(child, tag) {
         return 0;
     }
     emit::count(Counter::TagFailed);
