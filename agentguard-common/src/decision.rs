@@ -65,6 +65,15 @@ fn settle(policy: &PolicyRecord, verb: Verb, bits: u8, rule: u16) -> Decision {
     }
 }
 
+/// Whether an object would be less restricted under another name than under its own.
+#[inline(always)]
+pub fn gains(policy: &PolicyRecord, from: Rows<'_>, to: Rows<'_>) -> bool {
+    let eased = |verb: Verb| {
+        strictness(policy, verb, from.bits(verb)) > strictness(policy, verb, to.bits(verb))
+    };
+    eased(Verb::Read) || eased(Verb::Write) || eased(Verb::Attributes) || eased(Verb::Exec)
+}
+
 /// Decides an operation on a device file: what no rule names is denied, whatever
 /// the verb's default, unless the agent may use devices.
 #[inline(always)]

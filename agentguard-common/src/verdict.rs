@@ -70,17 +70,20 @@ pub enum Reason {
     Builtin = 11,
     /// A process outside the run, without the privilege `ptrace-outside`.
     OutsideRun = 12,
-    /// Names below the directory have stricter rules than they would have after it.
-    RulesBelow = 13,
+    /// Moving, linking or covering it would shed rules: under the other name something
+    /// could be done that its rules now refuse.
+    ShedsRules = 13,
     /// A device file that no rule names, without the privilege `devices`.
     Device = 14,
     /// Never allowed to an agent: it would put other decisions out of sight.
     Forbidden = 15,
+    /// Needs a privilege that the manifest does not allow.
+    Privilege = 16,
 }
 
 impl Reason {
     /// All reasons, in order of their numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Rule,
         Self::Default,
         Self::Protected,
@@ -94,9 +97,10 @@ impl Reason {
         Self::Unknown,
         Self::Builtin,
         Self::OutsideRun,
-        Self::RulesBelow,
+        Self::ShedsRules,
         Self::Device,
         Self::Forbidden,
+        Self::Privilege,
     ];
 
     /// The name in events.
@@ -116,9 +120,10 @@ impl Reason {
             Self::Unknown => "unknown",
             Self::Builtin => "builtin",
             Self::OutsideRun => "outside-run",
-            Self::RulesBelow => "rules-below",
+            Self::ShedsRules => "sheds-rules",
             Self::Device => "device",
             Self::Forbidden => "forbidden",
+            Self::Privilege => "privilege",
         }
     }
 

@@ -67,6 +67,11 @@ pub fn path(tag: &Tag, dentry: Dentry, wanted: Verbs) -> i32 {
 /// was decided, counted and told when the file was opened.
 #[inline(never)]
 pub fn descriptor(tag: &Tag, dentry: Dentry, wanted: Verbs) -> i32 {
+    // Pipes, sockets and terminals, also of a run that has no rights any more: what goes
+    // through a socket is the network's to decide.
+    if path::is_builtin(dentry) {
+        return 0;
+    }
     let Some((policy, run)) = records(tag) else {
         return unknown();
     };
@@ -97,15 +102,40 @@ pub fn mapped_program(tag: &Tag, dentry: Dentry) -> i32 {
     conclude(&Subjected { tag, policy, run }, settled, dentry, false)
 }
 
-/// Decides, after both names of a directory's move, about the names below it.
+/// Decides what the kernel does on a layer of a stacked file system (overlayfs) for a
+/// task: the merged name was decided, so of the layer's own name only rules count.
 #[inline(never)]
-pub fn moved(tag: &Tag, from: Dentry, to: Dentry) -> i32 {
+pub fn layer(tag: &Tag, dentry: Dentry, wanted: Verbs) -> i32 {
+    let Some((policy, run)) = records(tag) else {
+        return unknown();
+    };
+    // SAFETY: as in `path`.
+    let subject = Subject { tag, policy, run: unsafe { &*run } };
+    let (decision, verb) = decide(&subject, dentry, wanted);
+    let settled = Settled::new(decision, verb);
+    let by_rule = settled.because(Reason::Rule) || settled.because(Reason::Protected);
+    if settled.allows() || !by_rule {
+        return 0;
+    }
+    conclude(&Subjected { tag, policy, run }, settled, dentry, false)
+}
+
+/// Decides, after both names of a move or link, whether the object or something below
+/// it would be less restricted under the new name.
+#[inline(never)]
+pub fn moved(tag: &Tag, from: Dentry, to: Dentry, directory: bool) -> i32 {
     let Some((policy, run)) = records(tag) else {
         return unknown();
     };
     let reason = match (path::position(policy, from), path::position(policy, to)) {
-        (Ok(from), Ok(to)) if !path::sheds_rules(from, to) => return 0,
-        (Ok(_), Ok(_)) => Reason::RulesBelow,
+        (Ok(old), Ok(new)) => {
+            let below = directory && path::sheds_rules(old, new);
+            match path::gains(policy, old, new) {
+                Some(false) if !below => return 0,
+                Some(_) => Reason::ShedsRules,
+                None => Reason::ReadFailed,
+            }
+        }
         _ => Reason::ReadFailed,
     };
     let settled = Settled::new(Decision::deny(reason), Verb::Delete);
@@ -113,27 +143,48 @@ pub fn moved(tag: &Tag, from: Dentry, to: Dentry) -> i32 {
 }
 
 /// Decides whether something may be mounted over, or unmounted from, a directory.
+/// `unseen`: only the task's own mount namespace shows it.
 #[inline(never)]
-pub fn mount(tag: &Tag, dentry: Dentry) -> i32 {
+pub fn mount(tag: &Tag, dentry: Dentry, unseen: bool) -> i32 {
     let Some((policy, run)) = records(tag) else {
         return unknown();
     };
     // SAFETY: as in `path`.
     let subject = Subject { tag, policy, run: unsafe { &*run } };
-    let standing = decision::standing(&subject, emit::now);
-    if standing.is_none() && policy.privileges & privilege::MOUNT != 0 {
-        return 0;
+    let (mut decision, verb) = if policy.privileges & privilege::MOUNT == 0 {
+        (Decision::deny(Reason::Privilege), Verb::Write)
+    } else if unseen {
+        // Nobody else sees it, and names are judged inside their file system.
+        (Decision::builtin(), Verb::Write)
+    } else {
+        decide(&subject, dentry, Verbs::of(Verb::Write))
+    };
+    if let Some(standing) = decision::standing(&subject, emit::now) {
+        decision = standing;
     }
-    let (mut decision, verb) = decide(&subject, dentry, Verbs::of(Verb::Write));
-    if matches!(decision.verdict, Verdict::Allow) {
+    if matches!(decision.verdict, Verdict::Allow) && !matches!(decision.reason, Reason::Builtin) {
         // It hides what is below as well.
         match path::position(policy, dentry) {
             Ok(at) if !path::hides_rules(at) => {}
-            Ok(_) => decision = Decision::deny(Reason::RulesBelow),
+            Ok(_) => decision = Decision::deny(Reason::ShedsRules),
             Err(reason) => decision = Decision::deny(reason),
         }
     }
     let settled = Settled::new(decision, verb);
+    let quiet = settled.because(Reason::Builtin);
+    conclude(&Subjected { tag, policy, run }, settled, dentry, quiet)
+}
+
+/// Decides whether a device file may be made, after its name.
+#[inline(never)]
+pub fn device(tag: &Tag, dentry: Dentry) -> i32 {
+    let Some((policy, run)) = records(tag) else {
+        return unknown();
+    };
+    if policy.privileges & privilege::DEVICES != 0 {
+        return 0;
+    }
+    let settled = Settled::new(Decision::deny(Reason::Device), Verb::Create);
     conclude(&Subjected { tag, policy, run }, settled, dentry, false)
 }
 

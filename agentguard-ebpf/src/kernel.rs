@@ -28,6 +28,8 @@ offsets! {
     FILE_MODE,
     /// `path.dentry`
     PATH_DENTRY,
+    /// `path.mnt`
+    PATH_MNT,
     /// `mount.mnt`, which a `vfsmount` pointer points to
     MOUNT_MNT,
     /// `mount.mnt_ns`
@@ -76,6 +78,14 @@ offsets! {
     TASK_CRED,
     /// `task_struct.real_cred`
     TASK_REAL_CRED,
+    /// `task_struct.nsproxy`
+    TASK_NSPROXY,
+    /// `nsproxy.mnt_ns`
+    NSPROXY_MNT_NS,
+    /// `mnt_namespace.ns.inum`
+    MNTNS_INUM,
+    /// `mount.mnt_group_id`
+    MOUNT_GROUP,
     /// `task_struct.mm`
     TASK_MM,
     /// `mm_struct.exe_file`
@@ -109,6 +119,10 @@ pub const S_IFCHR: u16 = 0o020_000;
 /// can miss under preemption, and for cgroup programs, which before 7.0 have none.
 #[unsafe(no_mangle)]
 pub static STORAGE_CAN_MISS: Global<u8> = Global::new(0);
+
+/// Number of the host's mount namespace.
+#[unsafe(no_mangle)]
+pub static HOST_MNT_NS: Global<u32> = Global::new(0);
 
 /// 1 where LSM programs are attached, so that `task_free` counts tasks out.
 #[unsafe(no_mangle)]
@@ -167,7 +181,7 @@ object! {
     Attributes,
     /// `struct vfsmount`
     Mount,
-    /// `struct mm_struct`
+    /// `struct mm_struct`, and others that are only passed through
     Memory,
 }
 
@@ -229,6 +243,26 @@ impl File {
 }
 
 impl Path {
+    /// Whether what is mounted here is mounted nowhere else as well: its mount shares
+    /// nothing with others.
+    #[inline(always)]
+    pub fn is_private(self) -> bool {
+        let mount: *const u8 = self.load(&PATH_MNT);
+        let address = verifier::number(mount as u64)
+            .wrapping_sub(MOUNT_MNT.load())
+            .wrapping_add(MOUNT_GROUP.load());
+        let mut group = 0_u32;
+        // SAFETY: four bytes go into four; the helper does not fault.
+        let failed = unsafe {
+            bpf_probe_read_kernel(
+                (&raw mut group).cast(),
+                size_of::<u32>() as u32,
+                address as *const core::ffi::c_void,
+            )
+        };
+        failed == 0 && group == 0
+    }
+
     /// Its name.
     #[inline(always)]
     pub fn dentry(self) -> Dentry {
@@ -316,6 +350,14 @@ impl Inode {
             return false;
         }
         matches!(self.kind(), S_IFBLK | S_IFCHR) || self.flags() & S_SWAPFILE != 0
+    }
+
+    /// Whether it is a directory whose names are compared without regard to case (ext4
+    /// and f2fs `casefold`).
+    #[inline(always)]
+    pub fn folds_case(self) -> bool {
+        const S_CASEFOLD: u32 = 1 << 15;
+        !self.0.is_null() && self.flags() & S_CASEFOLD != 0
     }
 
     /// Type bits of its mode; 0 where there is no inode yet.
@@ -407,6 +449,15 @@ impl Task {
         let current: *const u8 = self.load(&TASK_CRED);
         let flags: u32 = self.load(&TASK_FLAGS);
         own != current && flags & (PF_IO_WORKER | PF_DUMPCORE) == 0
+    }
+
+    /// Whether it is in another mount namespace than the host.
+    #[inline(always)]
+    pub fn has_mounts_of_its_own(self) -> bool {
+        let proxy: *const u8 = self.load(&TASK_NSPROXY);
+        let mounts: *const u8 = Memory(proxy).load(&NSPROXY_MNT_NS);
+        let number: u32 = Memory(mounts).load(&MNTNS_INUM);
+        HOST_MNT_NS.load() != 0 && number != HOST_MNT_NS.load()
     }
 
     /// The program it runs; none for kernel threads.

@@ -1,10 +1,11 @@
 //! From a kernel name to a verdict row: the names are read from the root of the
 //! file system down, so that mounts, `chroot` and namespaces do not matter.
 
+use agentguard_common::decision;
 use agentguard_common::identity::PolicyRecord;
 use agentguard_common::limits::{NAME_BYTES, PATH_DEPTH};
 use agentguard_common::path::{
-    self, DEAD, Name, PathRow, PathState, PathTables, Position, StartKey, TransitionKey,
+    self, DEAD, Name, PathRow, PathState, PathTables, Position, Rows, StartKey, TransitionKey,
     state_flag,
 };
 use agentguard_common::verdict::Reason;
@@ -42,7 +43,7 @@ pub fn rows(policy: &PolicyRecord, dentry: Dentry) -> Result<Found, Reason> {
 
 /// Whether every program needs it and no rule is about it.
 #[inline(always)]
-fn is_builtin(dentry: Dentry) -> bool {
+pub fn is_builtin(dentry: Dentry) -> bool {
     dentry.super_block().flags() & SB_KERNMOUNT != 0 || is_harmless_device(dentry.inode())
 }
 
@@ -52,6 +53,21 @@ fn is_builtin(dentry: Dentry) -> bool {
 pub fn sheds_rules(from: Position, to: Position) -> bool {
     (from.fixed != to.fixed && (has_rules_below(from.fixed) || has_rules_below(to.fixed)))
         || (from.deep != to.deep && (has_rules_below(from.deep) || has_rules_below(to.deep)))
+}
+
+/// Whether an object would be less restricted at the second position; `None` if the
+/// tables cannot be read.
+#[inline(always)]
+pub fn gains(policy: &PolicyRecord, from: Position, to: Position) -> Option<bool> {
+    if from == to {
+        return Some(false);
+    }
+    // SAFETY: checked for null; rows of a policy in force are not rewritten.
+    unsafe {
+        let from = Rows { fixed: row_of(from.fixed)?.as_ref()?, deep: row_of(from.deep)?.as_ref()? };
+        let to = Rows { fixed: row_of(to.fixed)?.as_ref()?, deep: row_of(to.deep)?.as_ref()? };
+        Some(decision::gains(policy, from, to))
+    }
 }
 
 /// Whether something below a position has stricter rules than it has itself.
@@ -85,13 +101,9 @@ const TOO_DEEP: u64 = u64::MAX - 1;
 /// Not inlined: hooks that ask for two names have one copy.
 #[inline(never)]
 fn find(policy: &PolicyRecord, dentry: Dentry) -> u64 {
+    // The root of a file system is its own directory, and has no name to step through.
     let directory = dentry.parent();
-    let found = if directory == dentry {
-        walk(policy, dentry)
-    } else {
-        directory_place(policy, directory)
-    };
-    let above = match found {
+    let above = match place_of(policy, directory) {
         Ok(above) => above,
         Err(error) => return error,
     };
@@ -101,6 +113,9 @@ fn find(policy: &PolicyRecord, dentry: Dentry) -> u64 {
     if above.depth() >= PATH_DEPTH {
         return TOO_DEEP;
     }
+    if directory.inode().folds_case() {
+        return UNREADABLE_NAME;
+    }
     let fixed = take(u64::from(above.fixed()), true, dentry);
     let deep = take(u64::from(above.deep()), true, dentry);
     if fixed > u64::from(u32::MAX) || deep > u64::from(u32::MAX) {
@@ -109,16 +124,19 @@ fn find(policy: &PolicyRecord, dentry: Dentry) -> u64 {
     fixed << 32 | deep
 }
 
+/// Where a directory is: as kept, or by a walk, which is then kept.
 #[inline(always)]
-fn directory_place(policy: &PolicyRecord, directory: Dentry) -> Result<Reached, u64> {
-    let Some(renames) = place::renames() else {
-        return walk(policy, directory);
-    };
-    if let Some(reached) = place::recall(policy, directory, renames) {
+fn place_of(policy: &PolicyRecord, directory: Dentry) -> Result<Reached, u64> {
+    let renames = place::renames();
+    if let Some(renames) = renames
+        && let Some(reached) = place::recall(policy, directory, renames)
+    {
         return Ok(reached);
     }
     let reached = walk(policy, directory)?;
-    place::keep(policy, directory, renames, reached.0);
+    if let Some(renames) = renames {
+        place::keep(policy, directory, renames, reached.0);
+    }
     Ok(reached)
 }
 
@@ -174,6 +192,15 @@ unsafe extern "C" fn walk_levels(_: u64, walk: *mut Walk) -> u64 {
     let n2 = n1.parent();
     let n3 = n2.parent();
     let n4 = n3.parent();
+    // A directory that folds case shows the name as somebody typed it: not the name.
+    let folds = n1.parent().inode().folds_case()
+        || count > 1 && n2.parent().inode().folds_case()
+        || count > 2 && n3.parent().inode().folds_case()
+        || count > 3 && n4.parent().inode().folds_case();
+    if folds {
+        walk.failed = 1;
+        return 1;
+    }
     let names = [n1, n2, n3, n4];
     let fixed = take_all(walk.at.fixed, count, &names);
     let deep = take_all(walk.at.deep, count, &names);

@@ -10,6 +10,7 @@ mod lifecycle;
 mod metrics;
 mod network;
 mod observe;
+mod places;
 mod policy_reload;
 mod race;
 mod rules;
@@ -45,6 +46,7 @@ fn tests() -> Vec<Test> {
         network::TESTS,
         aliases::TESTS,
         observe::TESTS,
+        places::TESTS,
         launch::TESTS,
         bad_input::TESTS,
         policy_reload::TESTS,

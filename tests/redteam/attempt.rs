@@ -49,6 +49,8 @@ pub struct Attempt {
     pub root_only: Option<&'static str>,
     /// Errors of the untagged control that mean that this kernel or host cannot do it.
     pub lacks: &'static [(i32, &'static str)],
+    /// Another error than `EPERM` by which this technique tells of a refusal.
+    pub refusal: Option<i32>,
     /// The control is made as the agent that has every privilege.
     pub lifted: bool,
 }
@@ -69,6 +71,7 @@ const fn attempt(id: &'static str, tree: Tree, attack: fn(&Field) -> Try) -> Att
         look: snapshot::of_field,
         root_only: None,
         lacks: &[],
+        refusal: None,
         lifted: false,
     }
 }
@@ -128,6 +131,12 @@ impl Attempt {
     /// Not on every kernel or host.
     pub const fn lacks(mut self, lacks: &'static [(i32, &'static str)]) -> Self {
         self.lacks = lacks;
+        self
+    }
+
+    /// Where something between the kernel and the technique gives a refusal another error.
+    pub const fn refused_as(mut self, errno: i32) -> Self {
+        self.refusal = Some(errno);
         self
     }
 

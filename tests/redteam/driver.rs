@@ -227,6 +227,7 @@ fn judge(attempt: &Attempt, entry: &Entry, sides: &Sides, team: &mut Team) -> Re
     if let Some((_, errno)) = denied.error
         && !denied.effect
         && errno != REFUSED
+        && Some(errno) != attempt.refusal
     {
         if user == User::Ordinary && attempt.root_only.is_some() {
             let plain = observe(attempt, &sides.denied, &mut team.plain)?;

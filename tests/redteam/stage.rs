@@ -132,6 +132,7 @@ impl Stage {
                 .users(&USERS)
                 .rules("write", "allow", &["/**".to_owned()])
                 .default("write", "allow")
+                .rules("read", "allow", &["/proc/kcore".to_owned()])
                 .privileges(&PRIVILEGES),
         )?;
         Ok(stage)

@@ -47,6 +47,9 @@ const COMPLETIONS: [(&str, &str); 3] = [
 /// Options of the command.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Check licences and sources of what is linked as well (installs cargo-deny)
+    #[arg(long)]
+    audit: bool,
     /// No progress on standard error
     #[arg(long, short)]
     quiet: bool,
@@ -55,25 +58,32 @@ pub struct Args {
 /// Builds and checks the package; prints where it is.
 pub fn main(args: &Args) -> Result<ExitCode> {
     let host = Host::find(args.quiet)?;
+    if args.audit {
+        audit(&host)?;
+    }
     let deb = build(&host)?;
     println!("{}", deb.display());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Licences and sources of what is linked, by deny.toml. Not advisories: their database is
+/// not on every machine, and is another one tomorrow.
+fn audit(host: &Host) -> Result<()> {
+    let cargo_deny = CARGO_DENY.install(host)?;
+    host.timed("licences and sources of what is linked", || {
+        Tool::new(&cargo_deny)
+            .args(["--locked", "check", "bans", "licenses", "sources"])
+            .dir(&host.repo)
+            .run_quiet()
+    })
 }
 
 /// Builds and checks the package.
 pub fn build(host: &Host) -> Result<PathBuf> {
     host.need(NEEDS)?;
     let cargo_deb = CARGO_DEB.install(host)?;
-    let cargo_deny = CARGO_DENY.install(host)?;
     let _lock = host.lock(GENERATED)?;
     changelog_is_current(&host.repo)?;
-    host.timed("licences and sources of what is linked", || {
-        // Not advisories: their database is not on every machine, and is another one tomorrow.
-        Tool::new(&cargo_deny)
-            .args(["--locked", "check", "bans", "licenses", "sources"])
-            .dir(&host.repo)
-            .run_quiet()
-    })?;
     host.timed("building the release", || {
         Tool::new(host::cargo())
             .args(["build", "--quiet", "--release", "--locked", "-p", CRATE])

@@ -9,6 +9,9 @@ use crate::enforce;
 use crate::kernel::{Attributes, Dentry, Task};
 
 /// `include/linux/fs.h`; unchanged since 2.6.
+const ATTR_MODE: u32 = 1 << 0;
+const ATTR_UID: u32 = 1 << 1;
+const ATTR_GID: u32 = 1 << 2;
 const ATTR_SIZE: u32 = 1 << 3;
 const ATTR_FORCE: u32 = 1 << 9;
 
@@ -26,9 +29,10 @@ pub fn inode_setattr_plain(ctx: LsmContext) -> i32 {
 
 #[inline(always)]
 fn changed(dentry: *const core::ffi::c_void, changes: Attributes, prior: i32) -> i32 {
-    // A new size is decided as `write`, elsewhere. With FORCE the kernel tidies up
-    // after a write (setuid bits).
-    if changes.valid() & (ATTR_SIZE | ATTR_FORCE) != 0 {
+    // Mode and owner are decided by `path_chmod` and `path_chown`, a new size as `write`.
+    // With FORCE the kernel tidies up after a write (setuid bits). What is left are times.
+    const ELSEWHERE: u32 = ATTR_MODE | ATTR_UID | ATTR_GID | ATTR_SIZE | ATTR_FORCE;
+    if changes.valid() & ELSEWHERE != 0 {
         return prior;
     }
     on_dentry(dentry, prior)

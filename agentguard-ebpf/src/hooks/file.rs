@@ -14,6 +14,9 @@ const FMODE_WRITE: u32 = 2;
 const FMODE_EXEC: u32 = 0x20;
 const O_TRUNC: u32 = 0o1000;
 const RENAME_EXCHANGE: u32 = 2;
+const S_IFMT: u32 = 0o170_000;
+const S_IFBLK: u32 = 0o060_000;
+const S_IFCHR: u32 = 0o020_000;
 
 /// `int file_open(struct file *file)`
 #[lsm(hook = "file_open")]
@@ -24,7 +27,7 @@ pub fn file_open(ctx: LsmContext) -> i32 {
     };
     let file = File::from_argument(ctx.arg(0));
     let (flags, mode) = (file.flags(), file.mode());
-    if flags & FMODE_EXEC != 0 || file.is_layer() {
+    if flags & FMODE_EXEC != 0 {
         return 0;
     }
     let mut wanted = Verbs::NONE;
@@ -33,6 +36,9 @@ pub fn file_open(ctx: LsmContext) -> i32 {
     }
     if mode & FMODE_WRITE != 0 || flags & O_TRUNC != 0 {
         wanted = wanted.and(Verb::Write);
+    }
+    if file.is_layer() {
+        return enforce::layer(tag, file.dentry(), wanted);
     }
     enforce::path(tag, file.dentry(), wanted)
 }
@@ -69,7 +75,15 @@ pub fn path_chown(ctx: LsmContext) -> i32 {
 /// also `open` with `O_CREAT` and binding a unix socket to a path.
 #[lsm(hook = "path_mknod")]
 pub fn path_mknod(ctx: LsmContext) -> i32 {
-    on_name(&ctx, 4, Verb::Create)
+    let refused = on_name(&ctx, 4, Verb::Create);
+    let mode: u32 = ctx.arg(2);
+    if refused != 0 || !matches!(mode & S_IFMT, S_IFBLK | S_IFCHR) {
+        return refused;
+    }
+    match enforce::tagged(0) {
+        Some(tag) => enforce::device(tag, Dentry::from_argument(ctx.arg(1))),
+        None => 0,
+    }
 }
 
 /// `int path_mkdir(const struct path *dir, struct dentry *dentry, umode_t mode)`
@@ -108,7 +122,12 @@ pub fn path_link(ctx: LsmContext) -> i32 {
     if refused != 0 {
         return refused;
     }
-    enforce::path(tag, Dentry::from_argument(ctx.arg(2)), Verbs::of(Verb::Create))
+    let name = Dentry::from_argument(ctx.arg(2));
+    let refused = enforce::path(tag, name, Verbs::of(Verb::Create));
+    if refused != 0 {
+        return refused;
+    }
+    enforce::moved(tag, file, name, false)
 }
 
 /// `int path_rename(const struct path *old_dir, struct dentry *old_dentry,
@@ -135,10 +154,12 @@ pub fn path_rename(ctx: LsmContext) -> i32 {
         return refused;
     }
     // What moves with a directory is renamed as well.
-    if old.inode().is_directory() || exchange && new.inode().is_directory() {
-        return enforce::moved(tag, old, new);
+    let directory = old.inode().is_directory() || exchange && new.inode().is_directory();
+    let refused = enforce::moved(tag, old, new, directory);
+    if refused != 0 || !exchange {
+        return refused;
     }
-    0
+    enforce::moved(tag, new, old, directory)
 }
 
 /// The same verbs, of which the verifier knows nothing: one check for all sets.

@@ -7,34 +7,65 @@ use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
 use crate::enforce;
-use crate::kernel::{Dentry, Mount, Path, SuperBlock};
+use crate::kernel::{Mount, Path, SuperBlock, Task};
 
 const OVERLAYFS: u64 = 0x794c_7630;
 const ECRYPTFS: u64 = 0xf15f;
+
+/// `MS_UNBINDABLE`, `MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED`: how mounts propagate.
+const PROPAGATION: u64 = 0xf << 17;
+const MS_MOVE: u64 = 1 << 13;
 
 /// `int sb_mount(const char *dev_name, const struct path *path, const char *type,
 /// unsigned long flags, void *data)`
 #[lsm(hook = "sb_mount")]
 pub fn sb_mount(ctx: LsmContext) -> i32 {
-    on_path(Path::from_argument(ctx.arg(1)), ctx.arg(5))
+    let prior: i32 = ctx.arg(5);
+    let Some(tag) = enforce::tagged(prior) else {
+        return prior;
+    };
+    let (at, flags): (_, u64) = (Path::from_argument(ctx.arg(1)), ctx.arg(3));
+    let own = Task::current().has_mounts_of_its_own();
+    if flags & MS_MOVE != 0 && !own {
+        // From where it is moved is not told.
+        return enforce::refused(tag, at.dentry(), Reason::Forbidden);
+    }
+    let unseen = own && (at.is_private() || flags & PROPAGATION != 0);
+    enforce::mount(tag, at.dentry(), unseen)
 }
 
 /// `int move_mount(const struct path *from_path, const struct path *to_path)`
 #[lsm(hook = "move_mount")]
 pub fn move_mount(ctx: LsmContext) -> i32 {
-    on_path(Path::from_argument(ctx.arg(1)), ctx.arg(2))
+    let prior: i32 = ctx.arg(2);
+    let Some(tag) = enforce::tagged(prior) else {
+        return prior;
+    };
+    let to = Path::from_argument(ctx.arg(1));
+    let unseen = Task::current().has_mounts_of_its_own() && to.is_private();
+    enforce::mount(tag, to.dentry(), unseen)
 }
 
 /// `int sb_umount(struct vfsmount *mnt, int flags)`
 #[lsm(hook = "sb_umount")]
 pub fn sb_umount(ctx: LsmContext) -> i32 {
-    on_dentry(Mount::from_argument(ctx.arg(0)).root(), ctx.arg(2))
+    let prior: i32 = ctx.arg(2);
+    let Some(tag) = enforce::tagged(prior) else {
+        return prior;
+    };
+    let unseen = Task::current().has_mounts_of_its_own();
+    enforce::mount(tag, Mount::from_argument(ctx.arg(0)).root(), unseen)
 }
 
 /// `int sb_pivotroot(const struct path *old_path, const struct path *new_path)`
 #[lsm(hook = "sb_pivotroot")]
 pub fn sb_pivotroot(ctx: LsmContext) -> i32 {
-    on_path(Path::from_argument(ctx.arg(0)), ctx.arg(2))
+    let prior: i32 = ctx.arg(2);
+    let Some(tag) = enforce::tagged(prior) else {
+        return prior;
+    };
+    let unseen = Task::current().has_mounts_of_its_own();
+    enforce::mount(tag, Path::from_argument(ctx.arg(0)).dentry(), unseen)
 }
 
 /// `int sb_kern_mount(struct super_block *sb)`: a file system is about to be mounted.
@@ -53,17 +84,4 @@ pub fn sb_kern_mount(ctx: LsmContext) -> i32 {
         return enforce::refused(tag, file_system.root(), Reason::Forbidden);
     }
     0
-}
-
-#[inline(always)]
-fn on_path(path: Path, prior: i32) -> i32 {
-    on_dentry(path.dentry(), prior)
-}
-
-#[inline(always)]
-fn on_dentry(dentry: Dentry, prior: i32) -> i32 {
-    let Some(tag) = enforce::tagged(prior) else {
-        return prior;
-    };
-    enforce::mount(tag, dentry)
 }

@@ -79,7 +79,7 @@ fn compile(manifests: &[Arc<Manifest>]) -> Vec<Diagnostic> {
         return Vec::new();
     };
     let set: Vec<_> = (1..).zip(manifests.iter().map(Arc::clone)).collect();
-    match policy::compile::compile(&set, &mounts, 1) {
+    match policy::compile::compile(&set, &mounts, &[], 1) {
         Ok(compiled) => compiled.warnings,
         Err(errors) => errors,
     }

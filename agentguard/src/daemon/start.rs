@@ -28,6 +28,7 @@ use crate::files;
 use crate::kernel::Port;
 use crate::notify::Notifier;
 use crate::pipeline::{self, Pipeline};
+use crate::policy::compile::protected::own_places;
 use crate::runs::{Runs, Store};
 use crate::sinks::journal::Journal;
 use crate::sinks::ledger::{self, Health, Ledger, Recovered};
@@ -257,6 +258,12 @@ fn sources(config: &Config) -> Sources {
         registry: config.registry_file(),
         names: config.names_file(),
         accept_degraded: config.accept_degraded.clone(),
+        own: own_places(
+            &config.state_dir,
+            &config.agents_dir,
+            &config.runtime_dir,
+            &config.pins_dir,
+        ),
     }
 }
 

@@ -21,6 +21,7 @@ use crate::memory;
 use crate::mounts::MountTable;
 use crate::pipeline::Message;
 use crate::policy::compile::Compiled;
+use crate::policy::compile::protected::Protection;
 use crate::policy::manifest::Manifest;
 use crate::policy::{self, Diagnostic, LoadOptions};
 
@@ -90,6 +91,8 @@ pub struct Sources {
     pub names: PathBuf,
     /// Protections that the operator lets be absent.
     pub accept_degraded: BTreeSet<String>,
+    /// Protections of the daemon's own places.
+    pub own: Vec<Protection>,
 }
 
 /// A load that succeeded.
@@ -313,11 +316,9 @@ fn compile(
 ) -> Result<Compiled, LoadError> {
     let mounts = MountTable::read(&sources.mountinfo)
         .map_err(|error| FileError::new("read", &sources.mountinfo, error))?;
-    let compiled =
-        policy::compile::compile(set, &mounts, registry.generation).map_err(|diagnostics| {
-            LoadError::Manifests {
-                problems: diagnostics.iter().map(ToString::to_string).collect(),
-            }
+    let compiled = policy::compile::compile(set, &mounts, &sources.own, registry.generation)
+        .map_err(|diagnostics| LoadError::Manifests {
+            problems: diagnostics.iter().map(ToString::to_string).collect(),
         })?;
     registry.save(&sources.registry)?;
     Ok(compiled)

@@ -132,6 +132,8 @@ fn open(pins: Option<&Options>, types: &Btf, host: &Host, lsm: bool) -> Result<E
         loader.override_global(name, offset, true);
     }
     loader.override_global("STORAGE_CAN_MISS", &can_miss, true);
+    let mount_namespace = host.mount_namespace.unwrap_or(0);
+    loader.override_global("HOST_MNT_NS", &mount_namespace, true);
     let rename_lock = host.rename_lock.unwrap_or(0);
     loader.override_global("RENAME_LOCK", &rename_lock, true);
     loader.override_global("LSM_ATTACHED", &lsm, true);

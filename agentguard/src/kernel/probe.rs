@@ -23,11 +23,20 @@ pub struct Host {
     pub storage_can_miss: bool,
     /// Whether Landlock is among the security modules.
     pub landlock: bool,
+    /// Number of the host's mount namespace; without it agents mount as if in the host's.
+    pub mount_namespace: Option<u32>,
     /// Address of the kernel's count of renames; without it every operation walks the
     /// whole path, and costs more.
     pub rename_lock: Option<u64>,
     /// Kernel release.
     pub release: String,
+}
+
+/// Of process 1.
+fn mount_namespace() -> Option<u32> {
+    use std::os::unix::fs::MetadataExt as _;
+    let number = std::fs::metadata("/proc/1/ns/mnt").ok()?.ino();
+    u32::try_from(number).ok()
 }
 
 /// Address of a kernel variable. Zeros stand there for who lacks `CAP_SYSLOG`.
@@ -59,6 +68,7 @@ impl Host {
             modules,
             btf: parsed.map(|_| ()).map_err(|error| error.to_string()),
             storage_can_miss,
+            mount_namespace: mount_namespace(),
             rename_lock: symbol("rename_lock"),
             release: nix::sys::utsname::uname()
                 .map(|name| name.release().to_string_lossy().into_owned())

@@ -191,7 +191,7 @@ impl Program {
 }
 
 /// The kernel constants of the object: name in the object, structure, member.
-const OFFSETS: [(&str, &str, &str); 39] = [
+const OFFSETS: [(&str, &str, &str); 44] = [
     ("FILE_DENTRY", "file", "f_path.dentry"),
     ("FILE_MNT", "file", "f_path.mnt"),
     ("MOUNT_MNT", "mount", "mnt"),
@@ -202,6 +202,11 @@ const OFFSETS: [(&str, &str, &str); 39] = [
     ("TASK_FLAGS", "task_struct", "flags"),
     ("TASK_CRED", "task_struct", "cred"),
     ("TASK_REAL_CRED", "task_struct", "real_cred"),
+    ("TASK_NSPROXY", "task_struct", "nsproxy"),
+    ("NSPROXY_MNT_NS", "nsproxy", "mnt_ns"),
+    ("MNTNS_INUM", "mnt_namespace", "ns.inum"),
+    ("MOUNT_GROUP", "mount", "mnt_group_id"),
+    ("PATH_MNT", "path", "mnt"),
     ("TASK_MM", "task_struct", "mm"),
     ("MM_EXE_FILE", "mm_struct", "exe_file"),
     ("VMA_FILE", "vm_area_struct", "vm_file"),

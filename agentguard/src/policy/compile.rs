@@ -67,7 +67,8 @@ pub struct RuleRef {
     pub verdict: Verdict,
 }
 
-/// Compiles a set of manifests, each with its kernel index, for these mounts.
+/// Compiles a set of manifests, each with its kernel index, for these mounts. `own` are
+/// the daemon's own places, where they are not the usual ones.
 ///
 /// # Errors
 /// Limits of [`agentguard_common::limits`] that the set does not keep, each with
@@ -75,6 +76,7 @@ pub struct RuleRef {
 pub fn compile(
     set: &[(u32, Arc<Manifest>)],
     mounts: &MountTable,
+    own: &[protected::Protection],
     generation: u32,
 ) -> Result<Compiled, Vec<Diagnostic>> {
     let mut builder = tables::Builder::default();
@@ -86,7 +88,7 @@ pub fn compile(
     }
     for (index, manifest) in set {
         warnings.extend(unsupported::findings(manifest));
-        let list = rules::RuleList::of(manifest, &mut links, &mut warnings);
+        let list = rules::RuleList::of(manifest, own, &mut links, &mut warnings);
         let record = match agent(&mut builder, *index, manifest, &list, mounts, generation) {
             Ok(record) => record,
             Err(full) => {

@@ -73,6 +73,8 @@ pub const ATTEMPTS: &[Attempt] = &[
         let program = sys::c_path(&field.at("p"));
         ran(|| start(Path::new(LOADER), &[&program]))
     })
+    // The loader says what happened to it on standard error, and ends with this code.
+    .refused_as(127)
     .prepare(program)
     .lacks(&[(libc::ENOENT, "this host has no dynamic loader")]),
     exec("mmap-executable", |field| {

@@ -71,9 +71,9 @@ pub const ATTEMPTS: &[Attempt] = &[
         .look(look_at_open),
     write("rename-ruled-parent", ruled_parent)
         .prepare(|field| {
-            let dir = open_to(field).join("parent").join(ruled(field));
+            let dir = parent_to(field).join(ruled(field));
             field.make_dir(&open_to(field))?;
-            field.make_dir(&open_to(field).join("parent"))?;
+            field.make_dir(&parent_to(field))?;
             field.make_dir(&dir)?;
             field.put(&dir.join("f"))
         })
@@ -116,8 +116,12 @@ pub const ATTEMPTS: &[Attempt] = &[
     write("mknod-file", |field| node(field, S_IFREG)),
     write("mknod-fifo", |field| node(field, S_IFIFO)),
     write("mknod-socket", |field| node(field, S_IFSOCK)),
-    write("mknod-character-device", |field| node(field, S_IFCHR)).root_only(DEVICES),
-    write("mknod-block-device", |field| node(field, S_IFBLK)).root_only(DEVICES),
+    write("mknod-character-device", |field| node(field, S_IFCHR))
+        .root_only(DEVICES)
+        .lifted(),
+    write("mknod-block-device", |field| node(field, S_IFBLK))
+        .root_only(DEVICES)
+        .lifted(),
     write("bind-unix-socket", bind),
 ];
 
@@ -184,9 +188,18 @@ fn prepared_tree(field: &Field) -> Try {
 }
 
 /// The parent of a ruled directory moves, and the rule's names with it.
+/// On the denied side, the directory that a rule names something below of.
+fn parent_to(field: &Field) -> std::path::PathBuf {
+    open_to(field).join(if field.is_control() {
+        "unruled"
+    } else {
+        "parent"
+    })
+}
+
 fn ruled_parent(field: &Field) -> Try {
     let open = open_to(field);
-    moved(&open.join("parent"), &open.join("gone"), 0)?;
+    moved(&parent_to(field), &open.join("gone"), 0)?;
     let file = open.join("gone").join(ruled(field)).join("f");
     sys::mark(&sys::open(&file, O_WRONLY)?)
 }

@@ -36,7 +36,12 @@ pub const ATTEMPTS: &[Attempt] = &[
         snapshot::of_field(&merged)
     }),
     write("own-overlay-upper-denied", |field| {
-        own(field, &field.scratch("lower"), &field.at("up"))?;
+        own(
+            field,
+            &field.scratch("lower"),
+            &field.at("up"),
+            &field.at("up"),
+        )?;
         marked(&field.scratch("m/g"))
     })
     .prepare(|field| {
@@ -64,7 +69,7 @@ pub const ATTEMPTS: &[Attempt] = &[
         mounts::overlay(field, &lower, &upper, &field.at("m"))
     }),
     read("read-own-overlay-lower-secret", |field| {
-        own(field, &field.dir, &field.scratch("upper"))?;
+        own(field, &field.dir, &field.scratch("upper"), &field.dir)?;
         content(&field.scratch("m/f"))
     }),
 ];
@@ -96,7 +101,9 @@ fn lower_denied(field: &Field) -> anyhow::Result<()> {
 }
 
 /// An overlay in mounts of the process's own.
-fn own(field: &Field, lower: &Path, upper: &Path) -> Try {
+/// Mounts an overlay, which no agent may. As a control, what it would show is shown by a
+/// bind mount at the same place.
+fn own(field: &Field, lower: &Path, upper: &Path, shown: &Path) -> Try {
     let (work, at) = (field.scratch("overlay-work"), field.scratch("m"));
     for directory in [&work, &at] {
         std::fs::create_dir_all(directory)?;
@@ -105,6 +112,9 @@ fn own(field: &Field, lower: &Path, upper: &Path) -> Try {
         std::fs::create_dir_all(upper)?;
     }
     mounts::own_mounts(field)?;
+    if field.is_control() {
+        return mounts::own_bind(shown, &at);
+    }
     let options = sys::c_path(Path::new(&mounts::overlay_options(lower, upper, &work)));
     call!(SYS_mount, c"overlay", &at, c"overlay", 0, &*options)?;
     sys::done()

@@ -44,6 +44,8 @@ pub const ATTEMPTS: &[Attempt] = &[
         call!(SYS_pwrite64, &memory, MARK, MARK.len(), victim.address)?;
         victim::memory_of_child(field, &victim)
     })
+    // The lookup in /proc turns the refusal into this one.
+    .refused_as(libc::EACCES)
     .prepare(reader)
     .look(victim::look_at_memory),
     write("process-vm-writev", |field| {
@@ -85,6 +87,8 @@ pub const ATTEMPTS: &[Attempt] = &[
         call!(SYS_pread64, &memory, &mut room[..], MEMORY, victim.address)?;
         Ok(room.to_vec())
     })
+    // The lookup in /proc turns the refusal into this one.
+    .refused_as(libc::EACCES)
     .prepare(reader),
     read("read-process-vm-readv", |field| {
         let victim = victim::of(field, O_RDONLY)?;
@@ -110,6 +114,8 @@ pub const ATTEMPTS: &[Attempt] = &[
             O_RDONLY,
         )?)
     })
+    // The lookup in /proc turns the refusal into this one.
+    .refused_as(libc::EACCES)
     .prepare(reader),
     read("read-proc-maps", |field| {
         let maps = sys::open(&of(victim::of(field, O_RDONLY)?.pid, "maps"), O_RDONLY)?;
@@ -119,6 +125,8 @@ pub const ATTEMPTS: &[Attempt] = &[
         }
         Err(Fail::new("maps without the file", 0))
     })
+    // The lookup in /proc turns the refusal into this one.
+    .refused_as(libc::EACCES)
     .prepare(reader),
     read("read-proc-fd", |field| {
         let victim = victim::of(field, O_RDONLY)?;
@@ -127,6 +135,8 @@ pub const ATTEMPTS: &[Attempt] = &[
             O_RDONLY,
         )?)
     })
+    // The lookup in /proc turns the refusal into this one.
+    .refused_as(libc::EACCES)
     .prepare(reader),
     read("read-proc-root", |field| {
         let file = field.file();
@@ -137,13 +147,19 @@ pub const ATTEMPTS: &[Attempt] = &[
             O_RDONLY,
         )?)
     })
+    // The lookup in /proc turns the refusal into this one.
+    .refused_as(libc::EACCES)
     .prepare(reader),
     read("read-proc-cwd", |field| {
         let victim = victim::of(field, O_RDONLY)?;
         sys::read(&sys::open(&of(victim.pid, "cwd/f"), O_RDONLY)?)
     })
+    // The lookup in /proc turns the refusal into this one.
+    .refused_as(libc::EACCES)
     .prepare(reader),
     read("read-proc-map-files", map_files)
+        // The lookup in /proc turns the refusal into this one.
+        .refused_as(libc::EACCES)
         .prepare(reader)
         .root_only("map_files wants CAP_CHECKPOINT_RESTORE"),
     write("kernel-setting-domainname", |field| set(field, DOMAIN))

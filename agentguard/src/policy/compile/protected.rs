@@ -2,6 +2,7 @@
 //! it. Credentials and keys can be lifted by an allow rule that spells them out;
 //! AgentGuard's own files cannot be lifted at all.
 
+use std::path::Path;
 use std::sync::OnceLock;
 
 use agentguard_common::verb::{Verb, Verbs};
@@ -10,6 +11,7 @@ use super::super::manifest::Component;
 use super::super::path::PathPattern;
 
 /// One protection.
+#[derive(Clone, Debug)]
 pub struct Protection {
     /// Name in events: `built-in:NAME`.
     pub name: &'static str,
@@ -65,7 +67,9 @@ const IN_HOMES: [(&str, &str); 17] = [
 ];
 
 /// On the host: name, pattern.
-const ON_HOST: [(&str, &str); 8] = [
+const ON_HOST: [(&str, &str); 9] = [
+    // The kernel's memory, and so everybody's.
+    ("kernel-memory", "/proc/kcore"),
     // Password hashes.
     ("shadow", "/etc/shadow"),
     ("shadow", "/etc/shadow-"),
@@ -80,7 +84,8 @@ const ON_HOST: [(&str, &str); 8] = [
 ];
 
 /// AgentGuard's own: name, pattern, verbs.
-const OWN: [(&str, &str, Verbs); 5] = [
+const OWN: [(&str, &str, Verbs); 6] = [
+    ("agentguard-state", "/var/lib/agentguard", ALL),
     ("agentguard-state", "/var/lib/agentguard/**", ALL),
     ("agentguard-config", "/etc/agentguard/**", CHANGES),
     ("agentguard-runtime", "/run/agentguard/**", CHANGES),
@@ -112,6 +117,28 @@ pub fn protections() -> &'static [Protection] {
         }
         all
     })
+}
+
+/// Protections of a daemon's own places, for one that is configured to other directories
+/// than the usual ones.
+#[must_use]
+pub fn own_places(state: &Path, agents: &Path, runtime: &Path, pins: &Path) -> Vec<Protection> {
+    let mut all = Vec::new();
+    for (name, place, verbs) in [
+        ("agentguard-state", state, ALL),
+        ("agentguard-config", agents, CHANGES),
+        ("agentguard-runtime", runtime, CHANGES),
+        ("agentguard-pins", pins, CHANGES),
+    ] {
+        let text = format!("{}/**", place.display());
+        if OWN.iter().all(|(_, usual, _)| *usual != text) {
+            add(&mut all, name, &text, verbs, false);
+            if verbs == ALL {
+                add(&mut all, name, &place.display().to_string(), verbs, false);
+            }
+        }
+    }
+    all
 }
 
 fn add(all: &mut Vec<Protection>, name: &'static str, text: &str, verbs: Verbs, liftable: bool) {

@@ -98,7 +98,12 @@ const PATH_VERBS: [Verb; Verb::FILE_COUNT] = [
 
 impl RuleList {
     /// Numbers the rules of a manifest.
-    pub fn of(manifest: &Manifest, links: &mut Links, warnings: &mut Vec<Diagnostic>) -> Self {
+    pub fn of(
+        manifest: &Manifest,
+        own: &[protected::Protection],
+        links: &mut Links,
+        warnings: &mut Vec<Diagnostic>,
+    ) -> Self {
         let mut list = Self {
             paths: Vec::new(),
             connect: Vec::new(),
@@ -106,7 +111,7 @@ impl RuleList {
             protected: 0,
             names: Vec::new(),
         };
-        for protection in protected::protections() {
+        for protection in protected::protections().iter().chain(own) {
             let index = list.number(RuleRef {
                 text: protection.text.clone(),
                 at: format!("built-in:{}", protection.name),

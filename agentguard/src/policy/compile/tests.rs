@@ -46,7 +46,7 @@ fn manifest(permissions: &str) -> Arc<Manifest> {
 }
 
 fn compiled(manifest: &Arc<Manifest>) -> Compiled {
-    compile(&[(1, Arc::clone(manifest))], &mounts(), 1)
+    compile(&[(1, Arc::clone(manifest))], &mounts(), &[], 1)
         .unwrap_or_else(|errors| panic!("{errors:?}"))
 }
 
@@ -201,7 +201,7 @@ fn a_protection_is_lifted_the_same_way_on_a_file_system_of_its_own() {
     .unwrap();
     let manifest = manifest("    read:\n      default: allow\n      allow: ['/home/u/.ssh/**']\n");
     let policy =
-        compile(&[(1, manifest)], &mounts, 1).unwrap_or_else(|errors| panic!("{errors:?}"));
+        compile(&[(1, manifest)], &mounts, &[], 1).unwrap_or_else(|errors| panic!("{errors:?}"));
     assert_eq!(
         verdict(&policy, Verb::Read, TMP, "/u/.ssh/config"),
         Verdict::Allow
@@ -285,7 +285,7 @@ proptest! {
             list(&allow), list(&ask), list(&deny)
         );
         let manifest = manifest(&text);
-        let compiled = compile(&[(1, Arc::clone(&manifest))], &plain_mounts(), 1)
+        let compiled = compile(&[(1, Arc::clone(&manifest))], &plain_mounts(), &[], 1)
             .unwrap_or_else(|errors| panic!("{errors:?}"));
         for path in paths {
             let path = format!("/{}", path.join("/"));

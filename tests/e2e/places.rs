@@ -1,0 +1,100 @@
+//! What the kernel programs keep about directories does not outlive a rename, by
+//! whomever: the next operation is judged by the new name.
+
+use std::fs;
+
+use agentguard_tests::runner::Test;
+use agentguard_tests::suite::Suite;
+use anyhow::Result;
+use serde_json::json;
+
+use crate::lsm;
+
+pub const TESTS: &[Test] = &[
+    lsm(
+        "places::a_renamed_directory_is_judged_by_its_new_name",
+        renamed,
+    ),
+    lsm(
+        "places::a_new_directory_of_an_old_name_is_judged_anew",
+        replaced,
+    ),
+    lsm(
+        "places::a_directory_with_rules_below_it_stays_where_it_is",
+        ruled_below,
+    ),
+];
+
+/// Times that each is tried: what is kept is used from the second time on.
+const ROUNDS: usize = 20;
+
+fn renamed(suite: &mut Suite) -> Result<()> {
+    suite.places.fresh("ok/moving/deep")?;
+    suite.places.fresh("no/moving")?;
+    suite.places.file("ok/moving/deep/file")?;
+    let (from, to) = (
+        suite.places.at("ok/moving/deep"),
+        suite.places.at("no/moving/deep"),
+    );
+    let write =
+        |directory: &str| json!({ "op": "open_write", "path": format!("{directory}/file") });
+    let mut tagged = suite.tagged("worker")?;
+    for _ in 0..ROUNDS {
+        tagged.may(&write(&from))?;
+        tagged.may(&write(&from))?;
+        // By an untagged process: nobody asks AgentGuard.
+        fs::rename(&from, &to)?;
+        tagged.must_not(&write(&to))?;
+        tagged.must_not(&write(&to))?;
+        fs::rename(&to, &from)?;
+    }
+    tagged.may(&write(&from))?;
+    Ok(())
+}
+
+fn replaced(suite: &mut Suite) -> Result<()> {
+    suite.places.fresh("ok/replaced")?;
+    suite.places.fresh("no/replaced")?;
+    let (yes, no) = (
+        suite.places.at("ok/replaced/d"),
+        suite.places.at("no/replaced/d"),
+    );
+    let write =
+        |directory: &str| json!({ "op": "open_write", "path": format!("{directory}/file") });
+    let mut tagged = suite.tagged("worker")?;
+    // File systems give the number of a removed directory to the next one.
+    for _ in 0..ROUNDS {
+        fs::create_dir(&yes)?;
+        fs::write(format!("{yes}/file"), "")?;
+        tagged.may(&write(&yes))?;
+        fs::remove_dir_all(&yes)?;
+        fs::create_dir(&no)?;
+        fs::write(format!("{no}/file"), "")?;
+        tagged.must_not(&write(&no))?;
+        fs::remove_dir_all(&no)?;
+    }
+    Ok(())
+}
+
+fn ruled_below(suite: &mut Suite) -> Result<()> {
+    suite.places.fresh("ok/ruled/kept")?;
+    suite.places.fresh("ok/ruled/free")?;
+    let before = suite.ruled("worker", "enforce");
+    let ruled = before.clone().rules(
+        "write",
+        "deny",
+        &[suite.places.at("ok/ruled/kept/secret/**")],
+    );
+    let rename = |from: &str, to: &str| json!({ "op": "rename", "path": suite.places.at(from), "to": suite.places.at(to) });
+    let (kept, free) = (
+        rename("ok/ruled/kept", "ok/ruled/moved"),
+        rename("ok/ruled/free", "ok/ruled/moved"),
+    );
+    let mut tagged = suite.tagged("worker")?;
+    suite.install(&ruled)?;
+    suite.reload()?;
+    tagged.must_not(&kept)?;
+    tagged.may(&free)?;
+    suite.install(&before)?;
+    suite.reload()
+}
