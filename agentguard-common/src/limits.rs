@@ -35,7 +35,7 @@ pub const PATH_STARTS: u32 = 65_536;
 
 /// Directories whose place in the automata is kept. Full: the least recently used are
 /// forgotten, and walked to again.
-pub const PLACES: u32 = 16_384;
+pub const PLACES: u32 = 8_192;
 
 /// Names between the root of a file system and a file. Deeper: denied for
 /// tagged tasks, reason [`TooDeep`](crate::verdict::Reason::TooDeep).

@@ -19,11 +19,23 @@
 //! | `lsm/path_mkdir` | `path_mkdir` | decide `create` |
 //! | `lsm/path_symlink` | `path_symlink` | decide `create` |
 //! | `lsm/path_link` | `path_link` | decide `write` on the file, `create` at the name |
-//! | `lsm/path_rename` | `path_rename` | decide `delete` at the old name, `create` at the new |
+//! | `lsm/path_rename` | `path_rename` | decide `delete` at the old name, `create` at the new, and what moves along |
 //! | `lsm/path_unlink` | `path_unlink` | decide `delete` |
 //! | `lsm/path_rmdir` | `path_rmdir` | decide `delete` |
 //! | `lsm/path_chmod` | `path_chmod` | decide `attributes` |
 //! | `lsm/path_chown` | `path_chown` | decide `attributes` |
+//! | `lsm/inode_setattr` | `inode_setattr`, `inode_setattr_plain` | decide `attributes` (times); the second before 6.4 |
+//! | `lsm/inode_setxattr`, `inode_removexattr` | the same | decide `attributes` |
+//! | `lsm/inode_set_acl`, `inode_remove_acl` | the same | decide `attributes` (6.2 and later) |
+//! | `lsm/inode_file_setattr` | `inode_file_setattr` | decide `attributes` (6.17 and later) |
+//! | `lsm/file_permission` | `file_permission` | decide `read`, `write` through a descriptor |
+//! | `lsm/file_receive` | `file_receive` | the same, as it arrives from another process |
+//! | `lsm/mmap_file`, `file_mprotect` | the same | decide `read`, `write`, `exec` of mappings |
+//! | `lsm/file_ioctl`, `file_ioctl_compat` | the same | decide `attributes` |
+//! | `lsm/sb_mount`, `move_mount`, `sb_umount`, `sb_pivotroot` | the same | privilege `mount`, `write` |
+//! | `lsm/sb_kern_mount` | `sb_kern_mount` | refuse stacked file systems |
+//! | `lsm/ptrace_access_check` | `ptrace_access_check` | privilege `ptrace-outside` |
+//! | `lsm/uring_override_creds` | `uring_override_creds` | refuse other credentials in io_uring |
 //! | `lsm/socket_connect` | `socket_connect` | decide `connect` |
 //! | `lsm/socket_sendmsg` | `socket_sendmsg` | decide `connect` for a named destination |
 //! | `cgroup/connect4`, `connect6` | `cgroup_connect4`, `6` | the same where LSM programs are refused |

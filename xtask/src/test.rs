@@ -152,10 +152,9 @@ fn kernels(host: &Host, args: &Args, totals: &mut Totals) {
     for series in series.iter().copied() {
         totals.part(&format!("end to end, on Linux {}", series.name()), || {
             let guest = vm::suite::guest_suite(host)?;
-            let machine = vm::Machine {
-                cpus: 2,
-                ..vm::Machine::new(guest)
-            };
+            // One processor: with more, the emulator now and then runs into the breakpoint
+            // that the kernel sets while it attaches a program to a busy hook.
+            let machine = vm::Machine::new(guest);
             let system = System {
                 series: vec![series],
                 flavour: vm::cli::Flavour::Cloud,
