@@ -78,6 +78,7 @@ impl Suite {
             .rules("read", "deny", &[at("secret/**")])
             .rules("exec", "deny", &[at("bin/denied*")])
             .rules("connect", "allow", &self.servers.rules())
+            .privileges(&["mount", "namespaces", "devices"])
     }
 
     /// Writes a manifest to the agents' directory; its file is named as the agent.

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::ValueEnum as _;
 
 use crate::host::{self, Host};
@@ -149,23 +149,46 @@ fn kernels(host: &Host, args: &Args, totals: &mut Totals) {
     } else {
         &args.kernels
     };
-    for series in series.iter().copied() {
-        totals.part(&format!("end to end, on Linux {}", series.name()), || {
-            let guest = vm::suite::guest_suite(host)?;
-            // One processor: with more, the emulator now and then runs into the breakpoint
-            // that the kernel sets while it attaches a program to a busy hook.
-            let machine = vm::Machine::new(guest);
-            let system = System {
-                series: vec![series],
-                flavour: vm::cli::Flavour::Cloud,
-                with: Vec::new(),
-                refresh: false,
+    // Two at a time: each has one processor.
+    for pair in series.chunks(2) {
+        eprintln!(
+            "\n=== end to end, on {} test kernels side by side",
+            pair.len()
+        );
+        let results: Vec<Result<()>> = std::thread::scope(|scope| {
+            let running: Vec<_> = pair
+                .iter()
+                .map(|&series| scope.spawn(move || suite_on(host, series)))
+                .collect();
+            let ended = |thread: std::thread::ScopedJoinHandle<'_, Result<()>>| {
+                thread
+                    .join()
+                    .unwrap_or_else(|_| bail!("the machine's thread panicked"))
             };
-            match vm::run_all(host, &system, &machine)? {
-                0 => Ok(()),
-                code => anyhow::bail!("the suite ended with code {code}"),
-            }
+            running.into_iter().map(ended).collect()
         });
+        for (series, result) in pair.iter().zip(results) {
+            totals.part(&format!("end to end, on Linux {}", series.name()), || {
+                result
+            });
+        }
+    }
+}
+
+/// The privileged suite on one test kernel.
+fn suite_on(host: &Host, series: vm::cli::Series) -> Result<()> {
+    // One processor: with more, the emulator now and then runs into the breakpoint that the
+    // kernel sets while it attaches a program to a busy hook.
+    let machine = vm::Machine::new(vm::suite::guest_suite(host)?);
+    let system = System {
+        series: vec![series],
+        flavour: vm::cli::Flavour::Cloud,
+        with: Vec::new(),
+        refresh: false,
+    };
+    match vm::run_all(host, &system, &machine)? {
+        0 => Ok(()),
+        code => bail!("the suite ended with code {code}"),
     }
 }
 
@@ -225,7 +248,7 @@ fn debian(host: &Host, totals: &mut Totals) {
             };
             match vm::run_all(host, &system, &machine)? {
                 0 => Ok(()),
-                code => anyhow::bail!("{script} ended with code {code}"),
+                code => bail!("{script} ended with code {code}"),
             }
         });
     }
