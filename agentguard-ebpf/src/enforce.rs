@@ -121,21 +121,21 @@ pub fn layer(tag: &Tag, dentry: Dentry, wanted: Verbs) -> i32 {
 }
 
 /// Decides, after both names of a move or link, whether the object or something below
-/// it would be less restricted under the new name.
+/// it would be less restricted under the new name; with `both`, also the other way.
 #[inline(never)]
-pub fn moved(tag: &Tag, from: Dentry, to: Dentry, directory: bool) -> i32 {
+pub fn moved(tag: &Tag, from: Dentry, to: Dentry, directory: bool, both: bool) -> i32 {
     let Some((policy, run)) = records(tag) else {
         return unknown();
     };
-    let reason = match (path::position(policy, from), path::position(policy, to)) {
-        (Ok(old), Ok(new)) => {
-            let below = directory && path::sheds_rules(old, new);
-            match path::gains(policy, old, new) {
-                Some(false) if !below => return 0,
-                Some(_) => Reason::ShedsRules,
-                None => Reason::ReadFailed,
-            }
-        }
+    let (old, new) = (path::find(policy, from), path::find(policy, to));
+    let (defaults, directory) = (u32::from(policy.defaults), u32::from(directory));
+    let mut found = path::agentguard_moves(old, new, defaults, directory);
+    if both && found == 0 {
+        found = path::agentguard_moves(new, old, defaults, directory);
+    }
+    let reason = match verifier::forget(found) {
+        0 => return 0,
+        1 => Reason::ShedsRules,
         _ => Reason::ReadFailed,
     };
     let settled = Settled::new(Decision::deny(reason), Verb::Delete);

@@ -5,7 +5,7 @@ use agentguard_common::decision;
 use agentguard_common::identity::PolicyRecord;
 use agentguard_common::limits::{NAME_BYTES, PATH_DEPTH};
 use agentguard_common::path::{
-    self, DEAD, Name, PathRow, PathState, PathTables, Position, Rows, StartKey, TransitionKey,
+    self, DEAD, Name, PathRow, PathState, PathTables, Position, StartKey, TransitionKey,
     state_flag,
 };
 use agentguard_common::verdict::Reason;
@@ -47,27 +47,38 @@ pub fn is_builtin(dentry: Dentry) -> bool {
     dentry.super_block().flags() & SB_KERNMOUNT != 0 || is_harmless_device(dentry.inode())
 }
 
-/// Whether moving a directory from one position to the other could change what rules
-/// say of something in it.
-#[inline(always)]
-pub fn sheds_rules(from: Position, to: Position) -> bool {
-    (from.fixed != to.fixed && (has_rules_below(from.fixed) || has_rules_below(to.fixed)))
-        || (from.deep != to.deep && (has_rules_below(from.deep) || has_rules_below(to.deep)))
+/// What a move from one position to another would mean, both as [`find`] gives them.
+/// 0: nothing; 1: the object, or with `directory` something below it, would be less
+/// restricted; 2: the tables cannot be read.
+///
+/// A global function of plain numbers: verified once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn agentguard_moves(from: u64, to: u64, defaults: u32, directory: u32) -> u32 {
+    if from > LAST_POSITION || to > LAST_POSITION {
+        return 2;
+    }
+    let (old, new) = (unpack(from), unpack(to));
+    let (Some(of), Some(od), Some(nf), Some(nd)) =
+        (verdicts(old.fixed), verdicts(old.deep), verdicts(new.fixed), verdicts(new.deep))
+    else {
+        return 2;
+    };
+    if directory != 0 && sheds_rules(old, new) {
+        return 1;
+    }
+    decision::gains([of, od], [nf, nd], defaults as u16) as u32
 }
 
-/// Whether an object would be less restricted at the second position; `None` if the
-/// tables cannot be read.
 #[inline(always)]
-pub fn gains(policy: &PolicyRecord, from: Position, to: Position) -> Option<bool> {
-    if from == to {
-        return Some(false);
-    }
-    // SAFETY: checked for null; rows of a policy in force are not rewritten.
-    unsafe {
-        let from = Rows { fixed: row_of(from.fixed)?.as_ref()?, deep: row_of(from.deep)?.as_ref()? };
-        let to = Rows { fixed: row_of(to.fixed)?.as_ref()?, deep: row_of(to.deep)?.as_ref()? };
-        Some(decision::gains(policy, from, to))
-    }
+fn verdicts(state: u32) -> Option<u16> {
+    PATH_ROWS.get(PATH_STATES.get(state)?.row).map(|row| row.verdicts)
+}
+
+#[inline(always)]
+fn sheds_rules(from: Position, to: Position) -> bool {
+    (from.fixed != to.fixed && (has_rules_below(from.fixed) || has_rules_below(to.fixed)))
+        || (from.deep != to.deep && (has_rules_below(from.deep) || has_rules_below(to.deep)))
 }
 
 /// Whether something below a position has stricter rules than it has itself.
@@ -87,12 +98,18 @@ fn has_rules_below(state: u32) -> bool {
 pub fn position(policy: &PolicyRecord, dentry: Dentry) -> Result<Position, Reason> {
     match find(policy, dentry) {
         TOO_DEEP => Err(Reason::TooDeep),
-        found if found > u64::from(u32::MAX) << 31 => Err(Reason::ReadFailed),
-        found => Ok(Position { fixed: (found >> 32) as u32, deep: found as u32 }),
+        found if found > LAST_POSITION => Err(Reason::ReadFailed),
+        found => Ok(unpack(found)),
     }
 }
 
+#[inline(always)]
+fn unpack(found: u64) -> Position {
+    Position { fixed: (found >> 32) as u32, deep: found as u32 }
+}
+
 /// What [`find`] returns beside positions: states are far below 2³¹.
+const LAST_POSITION: u64 = (u32::MAX as u64) << 31;
 const UNREADABLE_NAME: u64 = u64::MAX;
 const TOO_DEEP: u64 = u64::MAX - 1;
 
@@ -100,7 +117,7 @@ const TOO_DEEP: u64 = u64::MAX - 1;
 ///
 /// Not inlined: hooks that ask for two names have one copy.
 #[inline(never)]
-fn find(policy: &PolicyRecord, dentry: Dentry) -> u64 {
+pub fn find(policy: &PolicyRecord, dentry: Dentry) -> u64 {
     // The root of a file system is its own directory, and has no name to step through.
     let directory = dentry.parent();
     let above = match place_of(policy, directory) {

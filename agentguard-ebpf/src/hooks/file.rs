@@ -127,7 +127,7 @@ pub fn path_link(ctx: LsmContext) -> i32 {
     if refused != 0 {
         return refused;
     }
-    enforce::moved(tag, file, name, false)
+    enforce::moved(tag, file, name, false, false)
 }
 
 /// `int path_rename(const struct path *old_dir, struct dentry *old_dentry,
@@ -155,11 +155,7 @@ pub fn path_rename(ctx: LsmContext) -> i32 {
     }
     // What moves with a directory is renamed as well.
     let directory = old.inode().is_directory() || exchange && new.inode().is_directory();
-    let refused = enforce::moved(tag, old, new, directory);
-    if refused != 0 || !exchange {
-        return refused;
-    }
-    enforce::moved(tag, new, old, directory)
+    enforce::moved(tag, old, new, directory, exchange)
 }
 
 /// The same verbs, of which the verifier knows nothing: one check for all sets.
