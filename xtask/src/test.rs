@@ -22,6 +22,9 @@ pub struct Args {
     /// Leave out the test kernels (counts as a skip)
     #[arg(long)]
     no_vm: bool,
+    /// Leave out the package on a whole Debian (counts as a skip)
+    #[arg(long)]
+    no_debian: bool,
     /// Test kernels to use (repeatable; default: all)
     #[arg(long = "kernel", value_name = "SERIES")]
     kernels: Vec<vm::cli::Series>,
@@ -123,7 +126,12 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         );
     } else {
         kernels(&host, args, &mut totals);
-        debian(&host, &mut totals);
+        if args.no_debian {
+            let name = "the package, on a whole Debian";
+            totals.cannot(name, "--no-debian was given", args.allow_skips);
+        } else {
+            debian(&host, &mut totals);
+        }
     }
     println!(
         "{} passed, {} failed, {} skipped",

@@ -11,6 +11,8 @@ const LSM_LIST: &str = "/sys/kernel/security/lsm";
 
 /// Where the kernel lists its symbols.
 const KALLSYMS: &str = "/proc/kallsyms";
+/// What agentguard.service copies from there before the daemon starts.
+const SYMBOLS: &str = "/run/agentguard/symbols";
 
 /// Findings about the host.
 #[derive(Clone, Debug)]
@@ -39,9 +41,14 @@ fn mount_namespace() -> Option<u32> {
     u32::try_from(number).ok()
 }
 
-/// Address of a kernel variable. Zeros stand there for who lacks `CAP_SYSLOG`.
+/// Address of a kernel variable. Zeros stand in the kernel's list for who lacks
+/// `CAP_SYSLOG`; then the unit has copied what is needed.
 fn symbol(name: &str) -> Option<u64> {
-    let text = std::fs::read(KALLSYMS).ok()?;
+    symbol_in(KALLSYMS, name).or_else(|| symbol_in(SYMBOLS, name))
+}
+
+fn symbol_in(file: &str, name: &str) -> Option<u64> {
+    let text = std::fs::read(file).ok()?;
     let line = text.split(|byte| *byte == b'\n').find(|line| {
         let mut words = line.split(|byte| *byte == b' ');
         words.nth(2) == Some(name.as_bytes())
