@@ -113,8 +113,7 @@ pub fn layer(tag: &Tag, dentry: Dentry, wanted: Verbs) -> i32 {
     let subject = Subject { tag, policy, run: unsafe { &*run } };
     let (decision, verb) = decide(&subject, dentry, wanted);
     let settled = Settled::new(decision, verb);
-    let by_rule = settled.because(Reason::Rule) || settled.because(Reason::Protected);
-    if settled.allows() || !by_rule {
+    if settled.allows() || settled.because(Reason::Default) || settled.because(Reason::Device) {
         return 0;
     }
     conclude(&Subjected { tag, policy, run }, settled, dentry, false)

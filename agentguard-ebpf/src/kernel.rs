@@ -86,6 +86,8 @@ offsets! {
     MNTNS_INUM,
     /// `mount.mnt_group_id`
     MOUNT_GROUP,
+    /// `mount.mnt_parent`
+    MOUNT_PARENT,
     /// `task_struct.mm`
     TASK_MM,
     /// `mm_struct.exe_file`
@@ -185,6 +187,21 @@ object! {
     Memory,
 }
 
+/// Reads a number at a kernel address.
+#[inline(always)]
+pub fn probe<T: Default>(address: u64) -> Option<T> {
+    let mut value = T::default();
+    // SAFETY: as many bytes as the value has go into it; the helper does not fault.
+    let failed = unsafe {
+        bpf_probe_read_kernel(
+            (&raw mut value).cast(),
+            size_of::<T>() as u32,
+            address as *const core::ffi::c_void,
+        )
+    };
+    if failed == 0 { Some(value) } else { None }
+}
+
 impl File {
     /// Its name.
     #[inline(always)]
@@ -219,20 +236,7 @@ impl File {
     /// Whether it was opened through a mount that no process can reach.
     #[inline(always)]
     pub fn is_internal(self) -> bool {
-        let mount: *const u8 = self.load(&FILE_MNT);
-        let address = verifier::number(mount as u64)
-            .wrapping_sub(MOUNT_MNT.load())
-            .wrapping_add(MOUNT_NS.load());
-        let mut namespace = 0_u64;
-        // SAFETY: eight bytes go into eight; the helper does not fault.
-        let failed = unsafe {
-            bpf_probe_read_kernel(
-                (&raw mut namespace).cast(),
-                size_of::<u64>() as u32,
-                address as *const core::ffi::c_void,
-            )
-        };
-        failed == 0 && namespace == MNT_NS_INTERNAL
+        Mount(self.load(&FILE_MNT)).namespace() == Some(MNT_NS_INTERNAL)
     }
 
     /// Whether it is a file at all: kernel threads run no program.
@@ -243,24 +247,10 @@ impl File {
 }
 
 impl Path {
-    /// Whether what is mounted here is mounted nowhere else as well: its mount shares
-    /// nothing with others.
+    /// The mount that it goes through.
     #[inline(always)]
-    pub fn is_private(self) -> bool {
-        let mount: *const u8 = self.load(&PATH_MNT);
-        let address = verifier::number(mount as u64)
-            .wrapping_sub(MOUNT_MNT.load())
-            .wrapping_add(MOUNT_GROUP.load());
-        let mut group = 0_u32;
-        // SAFETY: four bytes go into four; the helper does not fault.
-        let failed = unsafe {
-            bpf_probe_read_kernel(
-                (&raw mut group).cast(),
-                size_of::<u32>() as u32,
-                address as *const core::ffi::c_void,
-            )
-        };
-        failed == 0 && group == 0
+    pub fn mount(self) -> Mount {
+        Mount(self.load(&PATH_MNT))
     }
 
     /// Its name.
@@ -454,10 +444,20 @@ impl Task {
     /// Whether it is in another mount namespace than the host.
     #[inline(always)]
     pub fn has_mounts_of_its_own(self) -> bool {
-        let proxy: *const u8 = self.load(&TASK_NSPROXY);
-        let mounts: *const u8 = Memory(proxy).load(&NSPROXY_MNT_NS);
-        let number: u32 = Memory(mounts).load(&MNTNS_INUM);
+        let number: u32 = self.mount_namespace().load(&MNTNS_INUM);
         HOST_MNT_NS.load() != 0 && number != HOST_MNT_NS.load()
+    }
+
+    /// Whether a mount is part of its mount namespace, not a detached tree.
+    #[inline(always)]
+    pub fn has_mounted(self, mount: Mount) -> bool {
+        mount.namespace() == Some(verifier::number(self.mount_namespace().0 as u64))
+    }
+
+    #[inline(always)]
+    fn mount_namespace(self) -> Memory {
+        let proxy: *const u8 = self.load(&TASK_NSPROXY);
+        Memory(Memory(proxy).load(&NSPROXY_MNT_NS))
     }
 
     /// The program it runs; none for kernel threads.
@@ -530,6 +530,35 @@ impl Attributes {
 }
 
 impl Mount {
+    /// Whether what is mounted in it is mounted nowhere else as well: it shares with no
+    /// other mount. One that cannot be read is taken to share.
+    #[inline(always)]
+    pub fn is_private(self) -> bool {
+        probe::<u32>(self.address().wrapping_add(MOUNT_GROUP.load())) == Some(0)
+    }
+
+    /// The same for the mount that it is mounted in: what is unmounted there is unmounted
+    /// wherever that is shared.
+    #[inline(always)]
+    pub fn is_in_private(self) -> bool {
+        let parent = probe::<u64>(self.address().wrapping_add(MOUNT_PARENT.load()));
+        parent.is_some_and(|parent| {
+            probe::<u32>(parent.wrapping_add(MOUNT_GROUP.load())) == Some(0)
+        })
+    }
+
+    /// Address of its mount namespace.
+    #[inline(always)]
+    pub fn namespace(self) -> Option<u64> {
+        probe(self.address().wrapping_add(MOUNT_NS.load()))
+    }
+
+    /// Address of the `struct mount` that it is part of.
+    #[inline(always)]
+    fn address(self) -> u64 {
+        verifier::number(self.0 as u64).wrapping_sub(MOUNT_MNT.load())
+    }
+
     /// The directory that it shows.
     #[inline(always)]
     pub fn root(self) -> Dentry {

@@ -11,9 +11,8 @@
 use agentguard_common::identity::PolicyRecord;
 use agentguard_common::path::Position;
 use aya_ebpf::Global;
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
-use crate::kernel::Dentry;
+use crate::kernel::{self, Dentry};
 use crate::maps::PLACES;
 use crate::verifier;
 
@@ -85,16 +84,7 @@ pub fn renames() -> Option<u32> {
     if address == 0 {
         return None;
     }
-    let mut count = 0_u32;
-    // SAFETY: four bytes go into four; the helper does not fault.
-    let failed = unsafe {
-        bpf_probe_read_kernel(
-            (&raw mut count).cast(),
-            size_of::<u32>() as u32,
-            address as *const core::ffi::c_void,
-        )
-    };
-    if failed != 0 || count & 1 != 0 { None } else { Some(count) }
+    kernel::probe::<u32>(address).filter(|count| count & 1 == 0)
 }
 
 /// Where an earlier walk under this policy ended at this directory, if that still holds.

@@ -157,6 +157,12 @@ fn kernels(host: &Host, args: &Args, totals: &mut Totals) {
     } else {
         &args.kernels
     };
+    // Once and first: the machines below start side by side.
+    let prepared = vm::prepare(host, &system_of(series.to_vec())).map(|_| ());
+    if prepared.is_err() {
+        totals.part("preparing the test kernels", || prepared);
+        return;
+    }
     // Two at a time: each has one processor.
     for pair in series.chunks(2) {
         eprintln!(
@@ -183,18 +189,21 @@ fn kernels(host: &Host, args: &Args, totals: &mut Totals) {
     }
 }
 
+fn system_of(series: Vec<vm::cli::Series>) -> System {
+    System {
+        series,
+        flavour: vm::cli::Flavour::Cloud,
+        with: Vec::new(),
+        refresh: false,
+    }
+}
+
 /// The privileged suite on one test kernel.
 fn suite_on(host: &Host, series: vm::cli::Series) -> Result<()> {
     // One processor: with more, the emulator now and then runs into the breakpoint that the
     // kernel sets while it attaches a program to a busy hook.
     let machine = vm::Machine::new(vm::suite::guest_suite(host)?);
-    let system = System {
-        series: vec![series],
-        flavour: vm::cli::Flavour::Cloud,
-        with: Vec::new(),
-        refresh: false,
-    };
-    match vm::run_all(host, &system, &machine)? {
+    match vm::run_all(host, &system_of(vec![series]), &machine)? {
         0 => Ok(()),
         code => bail!("the suite ended with code {code}"),
     }

@@ -7,9 +7,9 @@
 pub mod cli;
 mod console;
 mod cpio;
-mod disk;
+pub mod disk;
 mod initramfs;
-mod kernels;
+pub mod kernels;
 mod qemu;
 mod root;
 pub mod suite;
@@ -131,12 +131,7 @@ pub fn main(args: &cli::Args) -> Result<ExitCode> {
 /// Runs the same machine on each kernel; the exit code is the first one inside that is not zero,
 /// and 1 stands for a machine that failed, which does not keep the others from running.
 pub fn run_all(host: &Host, system: &System, machine: &Machine) -> Result<u8> {
-    if ARCH != "x86_64" {
-        bail!("the test machines are x86-64 ones, and so must their host be; this one is {ARCH}");
-    }
-    host.need(NEEDS)?;
-    let root = root::image(host, &system.with, system.refresh)?;
-    let kernels = kernels::prepare(host, &system.series, system.flavour, system.refresh)?;
+    let (root, kernels) = prepare(host, system)?;
     let mut code = 0;
     for kernel in &kernels {
         // A command's own output is all there is on standard output.
@@ -152,6 +147,17 @@ pub fn run_all(host: &Host, system: &System, machine: &Machine) -> Result<u8> {
         }
     }
     Ok(code)
+}
+
+/// Installs, fetches and makes everything that the machines need.
+pub fn prepare(host: &Host, system: &System) -> Result<(Disk, Vec<Kernel>)> {
+    if ARCH != "x86_64" {
+        bail!("the test machines are x86-64 ones, and so must their host be; this one is {ARCH}");
+    }
+    host.need(NEEDS)?;
+    let root = root::image(host, &system.with, system.refresh)?;
+    let kernels = kernels::prepare(host, &system.series, system.flavour, system.refresh)?;
+    Ok((root, kernels))
 }
 
 /// Boots one kernel, runs the guest program and gives back its exit code.

@@ -15,6 +15,8 @@ const ECRYPTFS: u64 = 0xf15f;
 /// `MS_UNBINDABLE`, `MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED`: how mounts propagate.
 const PROPAGATION: u64 = 0xf << 17;
 const MS_MOVE: u64 = 1 << 13;
+const MS_BIND: u64 = 1 << 12;
+const MS_REMOUNT: u64 = 1 << 5;
 
 /// `int sb_mount(const char *dev_name, const struct path *path, const char *type,
 /// unsigned long flags, void *data)`
@@ -30,7 +32,11 @@ pub fn sb_mount(ctx: LsmContext) -> i32 {
         // From where it is moved is not told.
         return enforce::refused(tag, at.dentry(), Reason::Forbidden);
     }
-    let unseen = own && (at.is_private() || flags & PROPAGATION != 0);
+    // In the kernel's order (`path_mount`): remounting, which is the file system's and so
+    // everybody's unless it is of a bind mount; binding; how mounts propagate; the rest.
+    let everybodys = flags & (MS_REMOUNT | MS_BIND) == MS_REMOUNT;
+    let propagation = flags & (MS_REMOUNT | MS_BIND) == 0 && flags & PROPAGATION != 0;
+    let unseen = own && !everybodys && (propagation || at.mount().is_private());
     enforce::mount(tag, at.dentry(), unseen)
 }
 
@@ -41,9 +47,14 @@ pub fn move_mount(ctx: LsmContext) -> i32 {
     let Some(tag) = enforce::tagged(prior) else {
         return prior;
     };
-    let to = Path::from_argument(ctx.arg(1));
-    let unseen = Task::current().has_mounts_of_its_own() && to.is_private();
-    enforce::mount(tag, to.dentry(), unseen)
+    let (from, to) = (Path::from_argument(ctx.arg(0)), Path::from_argument(ctx.arg(1)));
+    let unseen = Task::current().has_mounts_of_its_own() && to.mount().is_private();
+    let refused = enforce::mount(tag, to.dentry(), unseen);
+    // From where it is mounted it goes away; a detached tree is nowhere.
+    if refused != 0 || unseen || !Task::current().has_mounted(from.mount()) {
+        return refused;
+    }
+    enforce::mount(tag, from.dentry(), false)
 }
 
 /// `int sb_umount(struct vfsmount *mnt, int flags)`
@@ -53,8 +64,9 @@ pub fn sb_umount(ctx: LsmContext) -> i32 {
     let Some(tag) = enforce::tagged(prior) else {
         return prior;
     };
-    let unseen = Task::current().has_mounts_of_its_own();
-    enforce::mount(tag, Mount::from_argument(ctx.arg(0)).root(), unseen)
+    let mount = Mount::from_argument(ctx.arg(0));
+    let unseen = Task::current().has_mounts_of_its_own() && mount.is_in_private();
+    enforce::mount(tag, mount.root(), unseen)
 }
 
 /// `int sb_pivotroot(const struct path *old_path, const struct path *new_path)`

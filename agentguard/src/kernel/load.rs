@@ -15,7 +15,7 @@ use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, Iter, Lsm};
 use aya::{Ebpf, EbpfLoader};
 
 use super::btf::{self, Btf};
-use super::probe::Host;
+use super::probe::{self, Host};
 use super::programs::{Attach, PROGRAMS, Program, Role, offsets};
 use super::{Hook, KernelError, Options, sys};
 
@@ -84,13 +84,20 @@ pub fn load(options: &Options) -> Result<Loaded, KernelError> {
         next: "use a kernel with CONFIG_DEBUG_INFO_BTF=y".to_owned(),
     })?;
     prepare_pins(options)?;
+    let addresses = Addresses::find();
     let mut lsm_obstacle = host.lsm_obstacle();
     let aya_btf = aya::Btf::from_sys_fs().map_err(|error| failed("reading BTF", &error))?;
-    let mut object = open(Some(options), &types, &host, lsm_obstacle.is_none())?;
+    let mut object = open(
+        Some(options),
+        &types,
+        &host,
+        &addresses,
+        lsm_obstacle.is_none(),
+    )?;
     if lsm_obstacle.is_none() {
         lsm_obstacle = trial(&mut object, &aya_btf)?;
         if lsm_obstacle.is_some() {
-            object = open(Some(options), &types, &host, false)?;
+            object = open(Some(options), &types, &host, &addresses, false)?;
         }
     }
     let mut hooks = Vec::new();
@@ -120,8 +127,45 @@ pub fn load(options: &Options) -> Result<Loaded, KernelError> {
     })
 }
 
+/// What the programs can do without, at a price that is told in the log; 0: not found.
+#[derive(Default)]
+struct Addresses {
+    mount_namespace: u32,
+    rename_lock: u64,
+}
+
+impl Addresses {
+    fn find() -> Self {
+        let mount_namespace = probe::mount_namespace().unwrap_or_else(|| {
+            tracing::warn!(
+                "the mount namespace of process 1 cannot be told: an agent's mounts are judged as \
+                 if they were the host's, also in a namespace of its own"
+            );
+            0
+        });
+        let rename_lock = probe::symbol("rename_lock").unwrap_or_else(|| {
+            tracing::warn!(
+                "the address of the kernel's `rename_lock` is not to be had (CONFIG_KALLSYMS_ALL, \
+                 and CAP_SYSLOG or /run/agentguard/symbols): an agent's file operations walk \
+                 their whole paths, which is slower"
+            );
+            0
+        });
+        Self {
+            mount_namespace,
+            rename_lock,
+        }
+    }
+}
+
 /// Opens the object with this kernel's constants, taking over pinned maps.
-fn open(pins: Option<&Options>, types: &Btf, host: &Host, lsm: bool) -> Result<Ebpf, KernelError> {
+fn open(
+    pins: Option<&Options>,
+    types: &Btf,
+    host: &Host,
+    addresses: &Addresses,
+    lsm: bool,
+) -> Result<Ebpf, KernelError> {
     let offsets = offsets(types).map_err(|error| failed("finding kernel structures", &error))?;
     let can_miss = u8::from(host.storage_can_miss || !lsm);
     let lsm = u8::from(lsm);
@@ -132,10 +176,8 @@ fn open(pins: Option<&Options>, types: &Btf, host: &Host, lsm: bool) -> Result<E
         loader.override_global(name, offset, true);
     }
     loader.override_global("STORAGE_CAN_MISS", &can_miss, true);
-    let mount_namespace = host.mount_namespace.unwrap_or(0);
-    loader.override_global("HOST_MNT_NS", &mount_namespace, true);
-    let rename_lock = host.rename_lock.unwrap_or(0);
-    loader.override_global("RENAME_LOCK", &rename_lock, true);
+    loader.override_global("HOST_MNT_NS", &addresses.mount_namespace, true);
+    loader.override_global("RENAME_LOCK", &addresses.rename_lock, true);
     loader.override_global("LSM_ATTACHED", &lsm, true);
     if let Some(options) = pins {
         let maps = maps_dir(options);
@@ -167,7 +209,7 @@ pub fn try_out(host: &Host) -> Tried {
         let types = Btf::read(Path::new(btf::VMLINUX))
             .map_err(|error| failed("reading the kernel's type information", &error))?;
         let aya_btf = aya::Btf::from_sys_fs().map_err(|error| failed("reading BTF", &error))?;
-        let mut object = open(None, &types, host, true)?;
+        let mut object = open(None, &types, host, &Addresses::default(), true)?;
         let lsm_obstacle = trial(&mut object, &aya_btf)?;
         let mut works = Vec::new();
         for program in PROGRAMS

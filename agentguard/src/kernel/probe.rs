@@ -1,6 +1,9 @@
 //! What this host offers, found by asking it: the LSM list, BTF, and whether the
 //! kernel accepts LSM programs at all. Never by comparing version numbers.
 
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::btf::{self, Btf};
@@ -25,38 +28,39 @@ pub struct Host {
     pub storage_can_miss: bool,
     /// Whether Landlock is among the security modules.
     pub landlock: bool,
-    /// Number of the host's mount namespace; without it agents mount as if in the host's.
-    pub mount_namespace: Option<u32>,
-    /// Address of the kernel's count of renames; without it every operation walks the
-    /// whole path, and costs more.
-    pub rename_lock: Option<u64>,
     /// Kernel release.
     pub release: String,
 }
 
-/// Of process 1.
-fn mount_namespace() -> Option<u32> {
-    use std::os::unix::fs::MetadataExt as _;
+/// Number of the host's mount namespace, which is that of process 1.
+#[must_use]
+pub fn mount_namespace() -> Option<u32> {
     let number = std::fs::metadata("/proc/1/ns/mnt").ok()?.ino();
     u32::try_from(number).ok()
 }
 
 /// Address of a kernel variable. Zeros stand in the kernel's list for who lacks
 /// `CAP_SYSLOG`; then the unit has copied what is needed.
-fn symbol(name: &str) -> Option<u64> {
+#[must_use]
+pub fn symbol(name: &str) -> Option<u64> {
     symbol_in(KALLSYMS, name).or_else(|| symbol_in(SYMBOLS, name))
 }
 
+/// Line by line: the list has ten megabytes.
 fn symbol_in(file: &str, name: &str) -> Option<u64> {
-    let text = std::fs::read(file).ok()?;
-    let line = text.split(|byte| *byte == b'\n').find(|line| {
-        let mut words = line.split(|byte| *byte == b' ');
-        words.nth(2) == Some(name.as_bytes())
-    })?;
-    let address = std::str::from_utf8(line.get(..16)?).ok()?;
-    u64::from_str_radix(address, 16)
-        .ok()
-        .filter(|address| *address != 0)
+    let mut lines = BufReader::new(File::open(file).ok()?);
+    let mut line = Vec::new();
+    while lines.read_until(b'\n', &mut line).ok()? != 0 {
+        let text = line.trim_ascii_end();
+        let mut words = text.split(|byte| *byte == b' ');
+        let (address, found) = (words.next()?, words.nth(1));
+        if found == Some(name.as_bytes()) {
+            let address = u64::from_str_radix(std::str::from_utf8(address).ok()?, 16).ok()?;
+            return (address != 0).then_some(address);
+        }
+        line.clear();
+    }
+    None
 }
 
 impl Host {
@@ -75,8 +79,6 @@ impl Host {
             modules,
             btf: parsed.map(|_| ()).map_err(|error| error.to_string()),
             storage_can_miss,
-            mount_namespace: mount_namespace(),
-            rename_lock: symbol("rename_lock"),
             release: nix::sys::utsname::uname()
                 .map(|name| name.release().to_string_lossy().into_owned())
                 .unwrap_or_default(),

@@ -191,7 +191,7 @@ impl Program {
 }
 
 /// The kernel constants of the object: name in the object, structure, member.
-const OFFSETS: [(&str, &str, &str); 44] = [
+const OFFSETS: [(&str, &str, &str); 45] = [
     ("FILE_DENTRY", "file", "f_path.dentry"),
     ("FILE_MNT", "file", "f_path.mnt"),
     ("MOUNT_MNT", "mount", "mnt"),
@@ -206,6 +206,7 @@ const OFFSETS: [(&str, &str, &str); 44] = [
     ("NSPROXY_MNT_NS", "nsproxy", "mnt_ns"),
     ("MNTNS_INUM", "mnt_namespace", "ns.inum"),
     ("MOUNT_GROUP", "mount", "mnt_group_id"),
+    ("MOUNT_PARENT", "mount", "mnt_parent"),
     ("PATH_MNT", "path", "mnt"),
     ("TASK_MM", "task_struct", "mm"),
     ("MM_EXE_FILE", "mm_struct", "exe_file"),
