@@ -23,11 +23,13 @@ pub enum Counter {
     UntagFailed = 7,
     /// Task storage missed and the second lookup found the tag.
     StorageMissed = 8,
+    /// A hard link was made and the daemon could not be told: it looks at all files anew.
+    LinkUntold = 9,
 }
 
 impl Counter {
     /// Number of counters.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 10;
 
     /// All counters, in order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -40,6 +42,7 @@ impl Counter {
         Self::AddressUnreadable,
         Self::UntagFailed,
         Self::StorageMissed,
+        Self::LinkUntold,
     ];
 
     /// The name in metrics and in `doctor`.
@@ -55,6 +58,7 @@ impl Counter {
             Self::AddressUnreadable => "address_unreadable",
             Self::UntagFailed => "untag_failed",
             Self::StorageMissed => "storage_missed",
+            Self::LinkUntold => "link_untold",
         }
     }
 }

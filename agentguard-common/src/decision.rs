@@ -3,7 +3,7 @@
 
 use crate::identity::{PolicyRecord, RunRecord, Tag, privilege, run_state};
 use crate::net::NetMatch;
-use crate::path::Rows;
+use crate::path::{NO_RULE, PathRow, Rows};
 use crate::verb::{Verb, Verbs};
 use crate::verdict::{Decision, Reason, Verdict};
 
@@ -122,6 +122,76 @@ pub fn decide_path(subject: &Subject<'_>, wanted: Verbs, rows: Rows<'_>) -> (Dec
     let decision = settle(subject.policy, verb, rows.bits(verb), rows.rule(verb));
     (decision, verb)
 }
+
+/// What the other names of a file make of a decision about one: the decision and verb of that
+/// of `wanted` which is least free under another name, if that is less free than `decided`
+/// (a [`Verdict`] as a number). `others` is the file's row of [`LinkKey`](crate::path::LinkKey).
+#[inline(always)]
+pub fn decide_names(decided: u8, wanted: Verbs, others: &PathRow) -> Option<(Decision, Verb)> {
+    let (mut strictest, mut verb) = (decided, Verb::Read);
+    let mut consider = |candidate: Verb| {
+        if wanted.has(candidate) && others.bits(candidate) > strictest {
+            strictest = others.bits(candidate);
+            verb = candidate;
+        }
+    };
+    // Making and removing a name is no matter of the file.
+    consider(Verb::Write);
+    consider(Verb::Attributes);
+    consider(Verb::Exec);
+    consider(Verb::Read);
+    if strictest == decided {
+        return None;
+    }
+    let decision = Decision {
+        verdict: if strictest == Verdict::Ask as u8 {
+            Verdict::Ask
+        } else {
+            Verdict::Deny
+        },
+        reason: Reason::OtherName,
+        rule: others.rule(verb),
+    };
+    Some((decision, verb))
+}
+
+/// The strictest of what two names of a file say about it, each given by its rows: one row
+/// with the defaults written out, for [`decide_names`].
+#[must_use]
+pub fn strictest(one: &PathRow, other: &PathRow) -> PathRow {
+    let mut row = PathRow::default();
+    for (index, verb) in OBJECT_VERBS {
+        let (mine, theirs) = (one.bits(verb), other.bits(verb));
+        let from = if theirs > mine { other } else { one };
+        row.verdicts |= u16::from(from.bits(verb)) << (2 * verb as u16);
+        row.rules[index] = from.rule(verb);
+    }
+    row
+}
+
+/// What one name says about the file, with the defaults written out.
+#[must_use]
+pub fn resolved(policy: &PolicyRecord, rows: Rows<'_>) -> PathRow {
+    let mut row = PathRow::default();
+    for (index, verb) in OBJECT_VERBS {
+        let bits = strictness(policy, verb, rows.bits(verb));
+        row.verdicts |= u16::from(bits) << (2 * verb as u16);
+        row.rules[index] = if rows.bits(verb) == 0 {
+            NO_RULE
+        } else {
+            rows.rule(verb)
+        };
+    }
+    row
+}
+
+/// Verbs that are about a file, not about a name of it, and their places in a row.
+const OBJECT_VERBS: [(usize, Verb); 4] = [
+    (0, Verb::Read),
+    (1, Verb::Write),
+    (4, Verb::Attributes),
+    (5, Verb::Exec),
+];
 
 /// How strict one verb's matched bits (0: no rule, so its default) are, 1 to 3.
 #[inline(always)]

@@ -17,6 +17,9 @@ pub enum Kind {
     Exit = 4,
     /// The last task of a run ended; no tail.
     RunEnded = 5,
+    /// A file is about to have another name; the tail is one of the two names. Of any task
+    /// of the host: the identity is zero where it has none.
+    Linked = 6,
 }
 
 impl Kind {
@@ -29,6 +32,7 @@ impl Kind {
             3 => Some(Self::Exec),
             4 => Some(Self::Exit),
             5 => Some(Self::RunEnded),
+            6 => Some(Self::Linked),
             _ => None,
         }
     }
@@ -56,6 +60,8 @@ pub struct Header {
     pub cgroup: u64,
     /// Inode number of the object, for paths.
     pub inode: u64,
+    /// The decision's [`FoldKey::what`], under which its repeats are counted; 0: they are not.
+    pub fold: u64,
     /// Identity.
     pub tag: Tag,
     /// Policy generation that decided.
@@ -72,7 +78,7 @@ pub struct Header {
     pub device: u32,
     /// Exit code word, for [`Kind::Exit`].
     pub code: i32,
-    /// How often it happened: repeats are folded.
+    /// How often it happened.
     pub count: u32,
     /// Blamed rule.
     pub rule: u16,
@@ -94,6 +100,56 @@ pub struct Header {
     pub flags: u8,
     /// Command name: a hint for people, never identity.
     pub comm: [u8; 16],
+}
+
+/// Key of the count of a decision's repeats. The same process is decided the same way about
+/// the same name or address: that is told once, and counted until the daemon collects the
+/// counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct FoldKey {
+    /// The run.
+    pub run_serial: u64,
+    /// A mix of process, decision and object.
+    pub what: u64,
+}
+
+/// The count, and what can be said of the decision if its record got lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Fold {
+    /// Repeats after the one that was told.
+    pub count: u64,
+    /// `CLOCK_BOOTTIME` of the last, nanoseconds.
+    pub last_ns: u64,
+    /// Inode number of the object, for paths.
+    pub inode: u64,
+    /// Device of the object's file system, for paths.
+    pub device: u32,
+    /// Process id.
+    pub pid: u32,
+    /// Index of the agent.
+    pub agent: u32,
+    /// Index of the run.
+    pub run: u32,
+    /// Policy generation that decided.
+    pub generation: u32,
+    /// User id.
+    pub uid: u32,
+    /// Blamed rule.
+    pub rule: u16,
+    /// [`Kind`].
+    pub kind: u8,
+    /// [`Verb`](crate::verb::Verb).
+    pub verb: u8,
+    /// [`Verdict`](crate::verdict::Verdict).
+    pub verdict: u8,
+    /// [`Reason`](crate::verdict::Reason).
+    pub reason: u8,
+    /// [`Mode`](crate::verdict::Mode).
+    pub mode: u8,
+    /// See [`flag`].
+    pub flags: u8,
 }
 
 /// Tail of [`Kind::Net`].
@@ -137,8 +193,10 @@ pub type ShortRecord = Record<SHORT_TAIL>;
 /// A record with a long path.
 pub type LongRecord = Record<LONG_TAIL>;
 
-const _: () = assert!(size_of::<Header>() == 112);
+const _: () = assert!(size_of::<Header>() == 120);
 const _: () = assert!(size_of::<NetTail>() == 24);
+const _: () = assert!(size_of::<FoldKey>() == 16);
+const _: () = assert!(size_of::<Fold>() == 56);
 const _: () = assert!(size_of::<NetRecord>().is_multiple_of(8));
 const _: () = assert!(size_of::<ShortRecord>().is_multiple_of(8));
 const _: () = assert!(size_of::<LongRecord>().is_multiple_of(8));

@@ -62,6 +62,8 @@ pub struct RunRecord {
     pub first_lost: u64,
     /// See [`RunRecord::first_lost`].
     pub last_lost: u64,
+    /// Repeats that were counted in `FOLDS` instead of being told.
+    pub folded: u64,
     /// One of [`run_state`].
     pub state: u32,
     /// Index of its agent.
@@ -145,6 +147,6 @@ pub struct EnrolRequest {
 }
 
 const _: () = assert!(size_of::<Tag>() == 16);
-const _: () = assert!(size_of::<RunRecord>() == 88);
+const _: () = assert!(size_of::<RunRecord>() == 96);
 const _: () = assert!(size_of::<PolicyRecord>() == 48);
 const _: () = assert!(size_of::<EnrolRequest>() == 32);

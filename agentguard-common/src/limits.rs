@@ -37,6 +37,15 @@ pub const PATH_STARTS: u32 = 65_536;
 /// forgotten, and walked to again.
 pub const PLACES: u32 = 8_192;
 
+/// (agent, file) pairs where one name of the file is less free than another, over two
+/// generations. Full: the files left out are judged by the name they are reached by,
+/// which `doctor` and the log say.
+pub const LINKS: u32 = 16_384;
+
+/// Decisions whose repeats are counted, not told, until the daemon collects the counts (every
+/// second). Full: repeats are told one by one.
+pub const FOLDS: u32 = 8_192;
+
 /// Names between the root of a file system and a file. Deeper: denied for
 /// tagged tasks, reason [`TooDeep`](crate::verdict::Reason::TooDeep).
 pub const PATH_DEPTH: u32 = 64;

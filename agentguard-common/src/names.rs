@@ -21,6 +21,10 @@ pub mod map {
     pub const PATH_TRANSITIONS: &str = "PATH_TRANSITIONS";
     /// Verdict rows.
     pub const PATH_ROWS: &str = "PATH_ROWS";
+    /// Files with several names of which not all are equally free.
+    pub const LINKS: &str = "LINKS";
+    /// Counts of repeated decisions.
+    pub const FOLDS: &str = "FOLDS";
     /// Byte automata for patterns inside one name.
     pub const GLOB_STATES: &str = "GLOB_STATES";
     /// Nodes of the address tries.
@@ -29,8 +33,6 @@ pub mod map {
     pub const NET_SETS: &str = "NET_SETS";
     /// Port intervals.
     pub const NET_PORTS: &str = "NET_PORTS";
-    /// Cgroups whose tasks belong to a run (hosts without BPF LSM).
-    pub const CGROUP_RUNS: &str = "CGROUP_RUNS";
     /// What the enrolment iterator is asked to do.
     pub const ENROL: &str = "ENROL";
     /// Number of live tags on the host.

@@ -168,6 +168,22 @@ pub struct StartKey {
     pub device: u32,
 }
 
+/// Key of a file that has several names of which not all are equally free. The value is a
+/// [`PathRow`]: the strictest of what its names say, defaults written out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct LinkKey {
+    /// `PolicyRecord::starts` of the policy that asks.
+    pub starts: u32,
+    /// Device number of its file system (`s_dev`).
+    pub device: u32,
+    /// Inode number.
+    pub inode: u64,
+}
+
+/// In a row of [`LinkKey`]: no rule, the verb's default.
+pub const NO_RULE: u16 = u16::MAX;
+
 /// Where a walk is in the two automata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[repr(C)]
@@ -330,4 +346,5 @@ const _: () = assert!(size_of::<Position>() == 8);
 const _: () = assert!(size_of::<PathState>() == 16);
 const _: () = assert!(size_of::<PathRow>() == 16);
 const _: () = assert!(size_of::<GlobState>() == 520);
+const _: () = assert!(size_of::<LinkKey>() == 16);
 const _: () = assert!(CHUNKS_PER_NAME == 10);

@@ -1,6 +1,6 @@
 //! The only `aya::Pod` implementations: what may cross the kernel boundary as bytes.
 
-use crate::{identity, net, path};
+use crate::{event, identity, net, path};
 
 macro_rules! pod {
     ($($type:ty),+ $(,)?) => {
@@ -23,6 +23,9 @@ pod!(
     path::PathRow,
     path::GlobState,
     path::StartKey,
+    path::LinkKey,
+    event::FoldKey,
+    event::Fold,
     net::NetNode,
     net::PortSet,
     net::PortInterval,

@@ -79,11 +79,13 @@ pub enum Reason {
     Forbidden = 15,
     /// Needs a privilege that the manifest does not allow.
     Privilege = 16,
+    /// The file has other names, and one of these is less free.
+    OtherName = 17,
 }
 
 impl Reason {
     /// All reasons, in order of their numbers.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Rule,
         Self::Default,
         Self::Protected,
@@ -101,6 +103,7 @@ impl Reason {
         Self::Device,
         Self::Forbidden,
         Self::Privilege,
+        Self::OtherName,
     ];
 
     /// The name in events.
@@ -124,6 +127,7 @@ impl Reason {
             Self::Device => "device",
             Self::Forbidden => "forbidden",
             Self::Privilege => "privilege",
+            Self::OtherName => "other-name",
         }
     }
 

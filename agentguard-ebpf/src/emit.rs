@@ -20,11 +20,10 @@ use aya_ebpf::helpers::generated::{
 };
 
 use crate::address::Destination;
-use crate::atomic;
 use crate::enforce::Settled;
 use crate::kernel::{Dentry, Task};
 use crate::maps::{AUDIT, COUNTERS, DENIALS};
-use crate::verifier;
+use crate::{atomic, fold, verifier};
 
 /// Who a record is about.
 #[derive(Clone, Copy)]
@@ -55,23 +54,41 @@ pub fn count(counter: Counter) {
 /// Tells of a decision about a path.
 #[inline(never)]
 pub fn path(subject: &Subjected<'_>, settled: Settled, dentry: Dentry) {
-    path_record(subject, settled, Kind::Path, dentry);
+    let Some(fold) = fold::told_before(subject, settled, &fold::Object::path(dentry)) else {
+        return;
+    };
+    if is_short(dentry) {
+        path_record::<ShortRecord, SHORT_TAIL>(subject, settled, Kind::Path, dentry, fold);
+    } else {
+        path_record::<LongRecord, LONG_TAIL>(subject, settled, Kind::Path, dentry, fold);
+    }
 }
 
 /// Tells of a new process image.
 #[inline(never)]
 pub fn exec(subject: &Subjected<'_>, dentry: Dentry) {
     let settled = Settled::new(Decision::builtin(), Verb::Exec);
-    path_record(subject, settled, Kind::Exec, dentry);
+    if is_short(dentry) {
+        path_record::<ShortRecord, SHORT_TAIL>(subject, settled, Kind::Exec, dentry, 0);
+    } else {
+        path_record::<LongRecord, LONG_TAIL>(subject, settled, Kind::Exec, dentry, 0);
+    }
 }
 
-#[inline(always)]
-fn path_record(subject: &Subjected<'_>, settled: Settled, kind: Kind, dentry: Dentry) {
-    if verifier::forget(path_length(dentry)) <= (SHORT_TAIL - 1) as u32 / 2 {
-        write_path::<ShortRecord, SHORT_TAIL>(subject, settled, kind, dentry);
+/// Tells the daemon of one of the two names of a file that is being linked, whoever does it.
+#[inline(never)]
+pub fn linked(file: Dentry, name: Dentry) {
+    if is_short(name) {
+        link_record::<ShortRecord, SHORT_TAIL>(file, name);
     } else {
-        write_path::<LongRecord, LONG_TAIL>(subject, settled, kind, dentry);
+        link_record::<LongRecord, LONG_TAIL>(file, name);
     }
+}
+
+/// Whether a path fits into a short record.
+#[inline(always)]
+fn is_short(dentry: Dentry) -> bool {
+    verifier::forget(path_length(dentry)) <= (SHORT_TAIL - 1) as u32 / 2
 }
 
 /// Bytes of a path inside its file system.
@@ -99,14 +116,15 @@ unsafe extern "C" fn measure_name(_: u64, measure: *mut Measure) -> u64 {
     0
 }
 
-/// Writes a path from its end, so that one walk up is enough. `R` is
-/// `Record<TAIL>`; the tail is a power of two plus room for one name.
+/// Tells of a decision about a path. `R` is `Record<TAIL>`; the tail is a power of two plus
+/// room for one name.
 #[inline(always)]
-fn write_path<R, const TAIL: usize>(
+fn path_record<R, const TAIL: usize>(
     subject: &Subjected<'_>,
     settled: Settled,
     kind: Kind,
     dentry: Dentry,
+    fold: u64,
 ) {
     let Some(record) = reserve::<R>(subject, settled) else {
         return;
@@ -116,24 +134,58 @@ fn write_path<R, const TAIL: usize>(
     let header = unsafe { &raw mut (*record).header };
     fill(header, subject, settled, kind);
     // SAFETY: as above.
+    unsafe { (*header).fold = fold };
+    write_path(record, dentry, dentry);
+    submit(record.cast());
+}
+
+/// Tells of a name of a file that is being linked.
+#[inline(always)]
+fn link_record<R, const TAIL: usize>(file: Dentry, name: Dentry) {
+    // SAFETY: helper call on a ring map with a constant size.
+    let record = unsafe {
+        let ring = ptr::from_ref(&AUDIT).cast_mut().cast();
+        bpf_ringbuf_reserve(ring, size_of::<R>() as u64, 0)
+    };
+    if record.is_null() {
+        count(Counter::LinkUntold);
+        return;
+    }
+    let record: *mut Record<TAIL> = record.cast();
+    for word in 0..size_of::<Header>() / 8 {
+        // SAFETY: freshly reserved for a header and more, in whole words.
+        unsafe { record.cast::<u64>().add(word).write_volatile(0) };
+    }
+    // SAFETY: as above.
+    unsafe {
+        (*record).header.boot_ns = now();
+        (*record).header.kind = Kind::Linked as u8;
+    }
+    write_path(record, name, file);
+    submit(record.cast());
+}
+
+/// Writes a name's path from its end, so that one walk up is enough, and what file it is.
+#[inline(always)]
+fn write_path<const TAIL: usize>(record: *mut Record<TAIL>, name: Dentry, file: Dentry) {
+    // SAFETY: callers reserved it.
     let tail: *mut u8 = unsafe { (&raw mut (*record).tail).cast() };
-    let super_block = dentry.super_block();
     let room = room::<TAIL>();
-    let mut write = Write { at: dentry, tail, start: verifier::forget(room), cut: 1 };
+    let mut write = Write { at: name, tail, start: verifier::forget(room), cut: 1 };
     verifier::repeat(PATH_DEPTH + 1, write_name::<TAIL>, &mut write);
     let (start, cut) = (write.start, write.cut != 0);
-    let inode = dentry.inode();
-    // SAFETY: the header of our record.
+    // SAFETY: as above.
+    let header = unsafe { &raw mut (*record).header };
+    // SAFETY: as above.
     unsafe {
-        (*header).device = super_block.device();
-        (*header).inode = if inode.0.is_null() { 0 } else { inode.number() };
+        (*header).device = file.super_block().device();
+        (*header).inode = file.inode_number();
         (*header).tail_start = start as u16;
         (*header).tail_len = (room - start) as u16;
         if cut {
             (*header).flags |= flag::PATH_CUT;
         }
     }
-    submit(record.cast());
 }
 
 /// A path that is being written.
@@ -185,6 +237,9 @@ unsafe extern "C" fn write_name<const TAIL: usize>(_: u64, write: *mut Write) ->
 /// Tells of a decision about an address.
 #[inline(never)]
 pub fn net(subject: &Subjected<'_>, settled: Settled, to: &Destination) {
+    let Some(fold) = fold::told_before(subject, settled, &fold::Object::address(to)) else {
+        return;
+    };
     let Some(record) = reserve::<NetRecord>(subject, settled) else {
         return;
     };
@@ -194,6 +249,7 @@ pub fn net(subject: &Subjected<'_>, settled: Settled, to: &Destination) {
     fill(header, subject, settled, Kind::Net);
     // SAFETY: as above; the tail is exactly a NetTail and starts 8-byte aligned.
     unsafe {
+        (*header).fold = fold;
         (*header).tail_len = size_of::<NetTail>() as u16;
         let tail: *mut NetTail = (&raw mut (*record).tail).cast();
         (*tail).address = to.address.words;
@@ -265,15 +321,13 @@ fn fill(header: *mut Header, subject: &Subjected<'_>, settled: Settled, kind: Ki
     let (ids, owner) = unsafe { (bpf_get_current_pid_tgid(), bpf_get_current_uid_gid()) };
     // SAFETY: map memory, shared by atomics only.
     let before = atomic::add(unsafe { &raw mut (*subject.run).events }, 1);
-    let observed = subject.policy.mode == Mode::Observe as u8
-        && !settled.allows()
-        && !settled.about_the_run();
     // SAFETY: the caller reserved at least a header; the command name helper gets its 16 bytes.
     unsafe {
         (*header).boot_ns = now();
         (*header).run_seq = before + 1;
         (*header).cgroup = bpf_get_current_cgroup_id();
         (*header).inode = 0;
+        (*header).fold = 0;
         (*header).tag.agent = subject.tag.agent;
         (*header).tag.run = subject.tag.run;
         (*header).tag.run_serial = subject.tag.run_serial;
@@ -293,10 +347,19 @@ fn fill(header: *mut Header, subject: &Subjected<'_>, settled: Settled, kind: Ki
         (*header).verdict = settled.verdict();
         (*header).reason = settled.reason();
         (*header).mode = subject.policy.mode;
-        (*header).flags = if observed { flag::NOT_BLOCKED } else { 0 };
+        (*header).flags = flags(subject, settled);
         // It clears the buffer itself when it fails.
         bpf_get_current_comm((&raw mut (*header).comm).cast(), 16);
     }
+}
+
+/// What [`Header::flags`] says of a decision.
+#[inline(always)]
+pub fn flags(subject: &Subjected<'_>, settled: Settled) -> u8 {
+    let observed = subject.policy.mode == Mode::Observe as u8
+        && !settled.allows()
+        && !settled.about_the_run();
+    if observed { flag::NOT_BLOCKED } else { 0 }
 }
 
 #[inline(always)]

@@ -56,8 +56,7 @@ pub fn path(tag: &Tag, dentry: Dentry, wanted: Verbs) -> i32 {
     };
     // SAFETY: map memory that outlives the program; counters in it are atomics.
     let subject = Subject { tag, policy, run: unsafe { &*run } };
-    let (decision, verb) = decide(&subject, dentry, wanted);
-    let settled = Settled::new(decision, verb);
+    let settled = judge(&subject, dentry, wanted);
     // Plain reads that are allowed are counted, not told: a build opens a million files.
     let quiet = settled.is(Verb::Read) || settled.because(Reason::Builtin);
     conclude(&Subjected { tag, policy, run }, settled, dentry, quiet)
@@ -77,8 +76,7 @@ pub fn descriptor(tag: &Tag, dentry: Dentry, wanted: Verbs) -> i32 {
     };
     // SAFETY: as in `path`.
     let subject = Subject { tag, policy, run: unsafe { &*run } };
-    let (decision, verb) = decide(&subject, dentry, wanted);
-    let settled = Settled::new(decision, verb);
+    let settled = judge(&subject, dentry, wanted);
     if settled.allows() {
         return 0;
     }
@@ -94,8 +92,7 @@ pub fn mapped_program(tag: &Tag, dentry: Dentry) -> i32 {
     };
     // SAFETY: as in `path`.
     let subject = Subject { tag, policy, run: unsafe { &*run } };
-    let (decision, verb) = decide(&subject, dentry, Verbs::of(Verb::Exec));
-    let settled = Settled::new(decision, verb);
+    let settled = judge(&subject, dentry, Verbs::of(Verb::Exec));
     if settled.allows() || settled.because(Reason::Default) {
         return 0;
     }
@@ -111,8 +108,7 @@ pub fn layer(tag: &Tag, dentry: Dentry, wanted: Verbs) -> i32 {
     };
     // SAFETY: as in `path`.
     let subject = Subject { tag, policy, run: unsafe { &*run } };
-    let (decision, verb) = decide(&subject, dentry, wanted);
-    let settled = Settled::new(decision, verb);
+    let settled = judge(&subject, dentry, wanted);
     if settled.allows() || settled.because(Reason::Default) || settled.because(Reason::Device) {
         return 0;
     }
@@ -210,6 +206,23 @@ pub fn outside(tag: &Tag, other: Task, verb: Verb, quiet: bool) -> i32 {
     conclude(&subject, settled, other.program().dentry(), false)
 }
 
+/// Decides a change of mounts of which the kernel does not say where it is: agents with the
+/// privilege `mount` may where nobody else sees it.
+#[inline(never)]
+pub fn mount_unnamed(tag: &Tag, unseen: bool) -> i32 {
+    let Some((policy, run)) = records(tag) else {
+        return unknown();
+    };
+    let privileged = policy.privileges & privilege::MOUNT != 0;
+    if privileged && unseen {
+        return 0;
+    }
+    let reason = if privileged { Reason::Forbidden } else { Reason::Privilege };
+    let settled = Settled::new(Decision::deny(reason), Verb::Write);
+    let object = Task::current().program().dentry();
+    conclude(&Subjected { tag, policy, run }, settled, object, false)
+}
+
 /// Refuses what no agent may do.
 #[inline(never)]
 pub fn refused(tag: &Tag, object: Dentry, reason: Reason) -> i32 {
@@ -218,6 +231,31 @@ pub fn refused(tag: &Tag, object: Dentry, reason: Reason) -> i32 {
     };
     let settled = Settled::new(Decision::deny(reason), Verb::Write);
     conclude(&Subjected { tag, policy, run }, settled, object, false)
+}
+
+/// Asks the rules about a name, after the run's standing, and about the file's other names.
+#[inline(always)]
+fn judge(subject: &Subject<'_>, dentry: Dentry, wanted: Verbs) -> Settled {
+    let (decision, verb) = decide(subject, dentry, wanted);
+    let settled = Settled::new(decision, verb);
+    if dentry.inode().has_other_names() {
+        Settled(with_other_names(subject.policy, dentry, settled.0, wanted))
+    } else {
+        settled
+    }
+}
+
+/// Not inlined: its stack is free again before the decision is told.
+#[inline(never)]
+fn with_other_names(policy: &PolicyRecord, dentry: Dentry, settled: u32, wanted: Verbs) -> u32 {
+    let Some(others) = path::other_names(policy, dentry) else {
+        return settled;
+    };
+    let strictest = Settled(settled).verdict();
+    match decision::decide_names(strictest, wanted, others) {
+        Some((decision, verb)) => Settled::new(decision, verb).0,
+        None => settled,
+    }
 }
 
 /// Asks the rules about a name, after the run's standing.
@@ -395,6 +433,12 @@ impl Settled {
     #[inline(always)]
     pub fn reason(self) -> u8 {
         (self.0 >> 8) as u8
+    }
+
+    /// All of it.
+    #[inline(always)]
+    pub fn word(self) -> u64 {
+        u64::from(self.0)
     }
 
     /// Rule index.

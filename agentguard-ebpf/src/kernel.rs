@@ -9,7 +9,11 @@ use aya_ebpf::Global;
 use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
-use crate::verifier;
+mod file;
+mod socket;
+mod task;
+
+pub use self::file::S_IFCHR;
 
 macro_rules! offsets {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
@@ -64,6 +68,22 @@ offsets! {
     INODE_INO,
     /// `inode.i_generation`
     INODE_GENERATION,
+    /// `inode.i_nlink`
+    INODE_NLINK,
+    /// `file.private_data`
+    FILE_PRIVATE,
+    /// `io_ring_ctx.sq_data`
+    RING_SQ_DATA,
+    /// `io_sq_data.task_tgid`
+    SQ_DATA_TGID,
+    /// `pt_regs.orig_ax`, `.si` and `.cx`
+    REGS_NUMBER,
+    /// See above.
+    REGS_SECOND,
+    /// See above.
+    REGS_SECOND_COMPAT,
+    /// `user_namespace.level`
+    USERNS_LEVEL,
     /// `linux_binprm.file`
     BPRM_FILE,
     /// `task_struct.tgid`
@@ -110,13 +130,6 @@ offsets! {
     MSG_NAME,
 }
 
-const S_IFMT: u16 = 0o170_000;
-const S_IFDIR: u16 = 0o040_000;
-const S_IFREG: u16 = 0o100_000;
-const S_IFBLK: u16 = 0o060_000;
-/// Character device.
-pub const S_IFCHR: u16 = 0o020_000;
-
 /// 1 where tags are kept by task address as well: on kernels where a task storage lookup
 /// can miss under preemption, and for cgroup programs, which before 7.0 have none.
 #[unsafe(no_mangle)]
@@ -130,6 +143,12 @@ pub static HOST_MNT_NS: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static LSM_ATTACHED: Global<u8> = Global::new(0);
 
+/// What a hook can be given.
+pub trait Argument {
+    /// A hook's argument.
+    fn from_argument(pointer: *const core::ffi::c_void) -> Self;
+}
+
 macro_rules! object {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
         $(
@@ -138,13 +157,14 @@ macro_rules! object {
             #[repr(transparent)]
             pub struct $name(pub *const u8);
 
-            impl $name {
-                /// A hook's argument.
+            impl Argument for $name {
                 #[inline(always)]
-                pub fn from_argument(pointer: *const core::ffi::c_void) -> Self {
+                fn from_argument(pointer: *const core::ffi::c_void) -> Self {
                     Self(pointer.cast())
                 }
+            }
 
+            impl $name {
                 #[inline(always)]
                 fn load<T: Copy>(self, offset: &Global<u64>) -> T {
                     // SAFETY: a BTF-typed load. The verifier checks that the field is
@@ -185,6 +205,10 @@ object! {
     Mount,
     /// `struct mm_struct`, and others that are only passed through
     Memory,
+    /// `struct user_namespace`
+    UserNamespace,
+    /// `struct pt_regs`
+    Registers,
 }
 
 /// Reads a number at a kernel address.
@@ -200,368 +224,4 @@ pub fn probe<T: Default>(address: u64) -> Option<T> {
         )
     };
     if failed == 0 { Some(value) } else { None }
-}
-
-impl File {
-    /// Its name.
-    #[inline(always)]
-    pub fn dentry(self) -> Dentry {
-        Dentry(self.load(&FILE_DENTRY))
-    }
-
-    /// Flags given to `open`.
-    #[inline(always)]
-    pub fn flags(self) -> u32 {
-        self.load(&FILE_FLAGS)
-    }
-
-    /// `FMODE_*`.
-    #[inline(always)]
-    pub fn mode(self) -> u32 {
-        self.load(&FILE_MODE)
-    }
-}
-
-/// `MNT_NS_INTERNAL`, `ERR_PTR(-EINVAL)`: the mount belongs to the kernel.
-const MNT_NS_INTERNAL: u64 = -22_i64 as u64;
-
-impl File {
-    /// Whether this is a file of a layer that the kernel opened on behalf of a
-    /// stacked file system (overlayfs), whose own file was decided by its name.
-    #[inline(always)]
-    pub fn is_layer(self) -> bool {
-        Task::current().is_lent() && self.is_internal()
-    }
-
-    /// Whether it was opened through a mount that no process can reach.
-    #[inline(always)]
-    pub fn is_internal(self) -> bool {
-        Mount(self.load(&FILE_MNT)).namespace() == Some(MNT_NS_INTERNAL)
-    }
-
-    /// Whether it is a file at all: kernel threads run no program.
-    #[inline(always)]
-    pub fn is_some(self) -> bool {
-        !self.0.is_null()
-    }
-}
-
-impl Path {
-    /// The mount that it goes through.
-    #[inline(always)]
-    pub fn mount(self) -> Mount {
-        Mount(self.load(&PATH_MNT))
-    }
-
-    /// Its name.
-    #[inline(always)]
-    pub fn dentry(self) -> Dentry {
-        Dentry(self.load(&PATH_DENTRY))
-    }
-}
-
-impl Dentry {
-    /// The directory it is in; itself at a root.
-    #[inline(always)]
-    pub fn parent(self) -> Self {
-        Self(self.load(&DENTRY_PARENT))
-    }
-
-    /// Length of its name, in bytes.
-    #[inline(always)]
-    pub fn name_len(self) -> u32 {
-        // SAFETY: as in `load`; `hash_len` is hash, then length, as 32-bit halves.
-        unsafe { self.0.add(DENTRY_NAME_LEN.load() as usize + 4).cast::<u32>().read_volatile() }
-    }
-
-    /// Kernel address of its name.
-    #[inline(always)]
-    pub fn name(self) -> u64 {
-        verifier::number(self.load(&DENTRY_NAME))
-    }
-
-    /// What it names; null if nothing yet.
-    #[inline(always)]
-    pub fn inode(self) -> Inode {
-        Inode(self.load(&DENTRY_INODE))
-    }
-
-    /// Its file system.
-    #[inline(always)]
-    pub fn super_block(self) -> SuperBlock {
-        SuperBlock(self.load(&DENTRY_SB))
-    }
-}
-
-impl SuperBlock {
-    /// Number of the file system's type.
-    #[inline(always)]
-    pub fn magic(self) -> u64 {
-        self.load(&SB_MAGIC)
-    }
-
-    /// Kernel-internal device number.
-    #[inline(always)]
-    pub fn device(self) -> u32 {
-        self.load(&SB_DEV)
-    }
-
-    /// `SB_*` flags.
-    #[inline(always)]
-    pub fn flags(self) -> u64 {
-        self.load(&SB_FLAGS)
-    }
-
-    /// Root of the file system.
-    #[inline(always)]
-    pub fn root(self) -> Dentry {
-        Dentry(self.load(&SB_ROOT))
-    }
-}
-
-impl Inode {
-    /// Whether it is a directory.
-    #[inline(always)]
-    pub fn is_directory(self) -> bool {
-        self.kind() == S_IFDIR
-    }
-
-    /// Whether it is a directory or a regular file.
-    #[inline(always)]
-    pub fn is_file_or_directory(self) -> bool {
-        matches!(self.kind(), S_IFDIR | S_IFREG)
-    }
-
-    /// Whether what is behind it is no file's content: a device, or swapped memory.
-    #[inline(always)]
-    pub fn is_device(self) -> bool {
-        const S_SWAPFILE: u32 = 1 << 8;
-        if self.0.is_null() {
-            return false;
-        }
-        matches!(self.kind(), S_IFBLK | S_IFCHR) || self.flags() & S_SWAPFILE != 0
-    }
-
-    /// Whether it is a directory whose names are compared without regard to case (ext4
-    /// and f2fs `casefold`).
-    #[inline(always)]
-    pub fn folds_case(self) -> bool {
-        const S_CASEFOLD: u32 = 1 << 15;
-        !self.0.is_null() && self.flags() & S_CASEFOLD != 0
-    }
-
-    /// Type bits of its mode; 0 where there is no inode yet.
-    #[inline(always)]
-    pub fn kind(self) -> u16 {
-        if self.0.is_null() { 0 } else { self.mode() & S_IFMT }
-    }
-
-    /// Type and permission bits.
-    #[inline(always)]
-    pub fn mode(self) -> u16 {
-        self.load(&INODE_MODE)
-    }
-
-    /// `S_*` flags of the kernel.
-    #[inline(always)]
-    pub fn flags(self) -> u32 {
-        self.load(&INODE_FLAGS)
-    }
-
-    /// Device number, of a device file.
-    #[inline(always)]
-    pub fn rdev(self) -> u32 {
-        self.load(&INODE_RDEV)
-    }
-
-    /// Tells inodes apart that had the same number one after the other.
-    #[inline(always)]
-    pub fn generation(self) -> u32 {
-        self.load(&INODE_GENERATION)
-    }
-
-    /// Inode number.
-    #[inline(always)]
-    pub fn number(self) -> u64 {
-        self.load(&INODE_INO)
-    }
-}
-
-impl Binprm {
-    /// The file about to be executed, or its interpreter.
-    #[inline(always)]
-    pub fn file(self) -> File {
-        File(self.load(&BPRM_FILE))
-    }
-}
-
-impl Task {
-    /// The running task.
-    #[inline(always)]
-    pub fn current() -> Self {
-        // SAFETY: helper without arguments.
-        Self(unsafe { aya_ebpf::helpers::generated::bpf_get_current_task_btf() } as *const u8)
-    }
-
-    /// As the helpers want it.
-    #[inline(always)]
-    pub fn as_ptr(self) -> *mut task_struct {
-        self.0.cast_mut().cast()
-    }
-
-    /// Process id.
-    #[inline(always)]
-    pub fn tgid(self) -> u32 {
-        self.load(&TASK_TGID)
-    }
-
-    /// Thread id.
-    #[inline(always)]
-    pub fn pid(self) -> u32 {
-        self.load(&TASK_PID)
-    }
-
-    /// Its real parent.
-    #[inline(always)]
-    pub fn real_parent(self) -> Self {
-        Self(self.load(&TASK_REAL_PARENT))
-    }
-
-    /// Whether the kernel does something for the task with somebody else's
-    /// credentials: a stacked file system on its layers. A tagged task cannot bring
-    /// that about: `uring_override_creds` refuses it the one call that could, and
-    /// core dumps and io_uring's threads, which also do it, are recognised.
-    #[inline(always)]
-    pub fn is_lent(self) -> bool {
-        const PF_IO_WORKER: u32 = 0x10;
-        const PF_DUMPCORE: u32 = 0x200;
-        let own: *const u8 = self.load(&TASK_REAL_CRED);
-        let current: *const u8 = self.load(&TASK_CRED);
-        let flags: u32 = self.load(&TASK_FLAGS);
-        own != current && flags & (PF_IO_WORKER | PF_DUMPCORE) == 0
-    }
-
-    /// Whether it is in another mount namespace than the host.
-    #[inline(always)]
-    pub fn has_mounts_of_its_own(self) -> bool {
-        let number: u32 = self.mount_namespace().load(&MNTNS_INUM);
-        HOST_MNT_NS.load() != 0 && number != HOST_MNT_NS.load()
-    }
-
-    /// Whether a mount is part of its mount namespace, not a detached tree.
-    #[inline(always)]
-    pub fn has_mounted(self, mount: Mount) -> bool {
-        mount.namespace() == Some(verifier::number(self.mount_namespace().0 as u64))
-    }
-
-    #[inline(always)]
-    fn mount_namespace(self) -> Memory {
-        let proxy: *const u8 = self.load(&TASK_NSPROXY);
-        Memory(Memory(proxy).load(&NSPROXY_MNT_NS))
-    }
-
-    /// The program it runs; none for kernel threads.
-    #[inline(always)]
-    pub fn program(self) -> File {
-        let memory: *const u8 = self.load(&TASK_MM);
-        File(Memory(memory).load(&MM_EXE_FILE))
-    }
-
-    /// Exit code word, once it exits.
-    #[inline(always)]
-    pub fn exit_code(self) -> i32 {
-        self.load(&TASK_EXIT_CODE)
-    }
-}
-
-impl Socket {
-    /// Its protocol state; `None` before it has one.
-    #[inline(always)]
-    pub fn sock(self) -> Option<Sock> {
-        let sock: *const u8 = self.load(&SOCKET_SK);
-        if sock.is_null() { None } else { Some(Sock(sock)) }
-    }
-}
-
-impl Sock {
-    /// IP protocol number.
-    #[inline(always)]
-    pub fn protocol(self) -> u16 {
-        self.load(&SK_PROTOCOL)
-    }
-
-    /// Address family.
-    #[inline(always)]
-    pub fn family(self) -> u16 {
-        self.load(&SK_FAMILY)
-    }
-}
-
-impl Message {
-    /// Kernel address of the destination's address; zero if none was given.
-    #[inline(always)]
-    pub fn name(self) -> u64 {
-        verifier::number(self.load(&MSG_NAME))
-    }
-}
-
-impl Mapping {
-    /// What is mapped; none for anonymous memory.
-    #[inline(always)]
-    pub fn file(self) -> File {
-        File(self.load(&VMA_FILE))
-    }
-
-    /// Whether stores reach the file.
-    #[inline(always)]
-    pub fn is_shared(self) -> bool {
-        const VM_SHARED: u64 = 8;
-        let flags: u64 = self.load(&VMA_FLAGS);
-        flags & VM_SHARED != 0
-    }
-}
-
-impl Attributes {
-    /// Which are changed, `ATTR_*`.
-    #[inline(always)]
-    pub fn valid(self) -> u32 {
-        self.load(&IATTR_VALID)
-    }
-}
-
-impl Mount {
-    /// Whether what is mounted in it is mounted nowhere else as well: it shares with no
-    /// other mount. One that cannot be read is taken to share.
-    #[inline(always)]
-    pub fn is_private(self) -> bool {
-        probe::<u32>(self.address().wrapping_add(MOUNT_GROUP.load())) == Some(0)
-    }
-
-    /// The same for the mount that it is mounted in: what is unmounted there is unmounted
-    /// wherever that is shared.
-    #[inline(always)]
-    pub fn is_in_private(self) -> bool {
-        let parent = probe::<u64>(self.address().wrapping_add(MOUNT_PARENT.load()));
-        parent.is_some_and(|parent| {
-            probe::<u32>(parent.wrapping_add(MOUNT_GROUP.load())) == Some(0)
-        })
-    }
-
-    /// Address of its mount namespace.
-    #[inline(always)]
-    pub fn namespace(self) -> Option<u64> {
-        probe(self.address().wrapping_add(MOUNT_NS.load()))
-    }
-
-    /// Address of the `struct mount` that it is part of.
-    #[inline(always)]
-    fn address(self) -> u64 {
-        verifier::number(self.0 as u64).wrapping_sub(MOUNT_MNT.load())
-    }
-
-    /// The directory that it shows.
-    #[inline(always)]
-    pub fn root(self) -> Dentry {
-        Dentry(self.load(&MNT_ROOT))
-    }
 }

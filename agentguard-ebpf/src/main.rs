@@ -18,7 +18,7 @@
 //! | `lsm/path_mknod` | `path_mknod` | decide `create` (files, devices, sockets) |
 //! | `lsm/path_mkdir` | `path_mkdir` | decide `create` |
 //! | `lsm/path_symlink` | `path_symlink` | decide `create` |
-//! | `lsm/path_link` | `path_link` | decide `write` on the file, `create` at the name |
+//! | `lsm/path_link` | `path_link` | decide `write` on the file, `create` at the name; tell the daemon |
 //! | `lsm/path_rename` | `path_rename` | decide `delete` at the old name, `create` at the new, and what moves along |
 //! | `lsm/path_unlink` | `path_unlink` | decide `delete` |
 //! | `lsm/path_rmdir` | `path_rmdir` | decide `delete` |
@@ -30,9 +30,10 @@
 //! | `lsm/inode_file_setattr` | `inode_file_setattr` | decide `attributes` (6.17 and later) |
 //! | `lsm/file_permission` | `file_permission` | decide `read`, `write` through a descriptor |
 //! | `lsm/file_receive` | `file_receive` | the same, as it arrives from another process |
-//! | `lsm/mmap_file`, `file_mprotect` | the same | decide `read`, `write`, `exec` of mappings |
+//! | `lsm/mmap_file`, `file_mprotect` | the same | decide `read`, `write`, `exec` of mappings; refuse others' io_uring rings |
 //! | `lsm/file_ioctl`, `file_ioctl_compat` | the same | decide `attributes` |
 //! | `lsm/sb_mount`, `move_mount`, `sb_umount`, `sb_pivotroot` | the same | privilege `mount`, `write` |
+//! | `lsm/capable` | `capable` | privilege `mount` where no other hook sees a mount change |
 //! | `lsm/sb_kern_mount` | `sb_kern_mount` | refuse stacked file systems |
 //! | `lsm/ptrace_access_check` | `ptrace_access_check` | privilege `ptrace-outside` |
 //! | `lsm/uring_override_creds` | `uring_override_creds` | refuse other credentials in io_uring |
@@ -49,6 +50,8 @@ mod address;
 mod atomic;
 mod emit;
 mod enforce;
+mod fold;
+mod hash;
 mod hooks;
 mod kernel;
 mod maps;

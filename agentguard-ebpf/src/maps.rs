@@ -4,11 +4,12 @@
 use core::ptr;
 
 use agentguard_common::counter::Counter;
+use agentguard_common::event::{Fold, FoldKey};
 use agentguard_common::identity::{EnrolRequest, PolicyRecord, RunRecord, Tag};
 use agentguard_common::limits;
 use agentguard_common::net::{NetNode, PortInterval, PortSet};
 use agentguard_common::path::{
-    GlobState, PathRow, PathState, Position, StartKey, TransitionKey,
+    GlobState, LinkKey, PathRow, PathState, Position, StartKey, TransitionKey,
 };
 use agentguard_common::verb::Verb;
 use agentguard_common::verdict::Verdict;
@@ -114,6 +115,13 @@ pub static PATH_ROWS: Array<PathRow, { limits::PATH_ROWS as usize }, MMAPABLE> =
 /// Where walks ended. Not pinned: a new daemon's programs make their own.
 #[btf_map]
 pub static PLACES: LruHashMap<PlaceKey, Place, { limits::PLACES as usize }> = LruHashMap::new();
+/// Files with several names of which not all are equally free.
+#[btf_map]
+pub static LINKS: HashMap<LinkKey, PathRow, { limits::LINKS as usize }, NO_PREALLOC> =
+    HashMap::new();
+/// Counts of repeated decisions.
+#[btf_map]
+pub static FOLDS: HashMap<FoldKey, Fold, { limits::FOLDS as usize }> = HashMap::new();
 /// Byte automata for patterns inside a name.
 #[btf_map]
 pub static GLOB_STATES: Array<GlobState, { limits::GLOB_STATES as usize }, MMAPABLE> = Array::new();

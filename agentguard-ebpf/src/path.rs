@@ -5,7 +5,7 @@ use agentguard_common::decision;
 use agentguard_common::identity::PolicyRecord;
 use agentguard_common::limits::{NAME_BYTES, PATH_DEPTH};
 use agentguard_common::path::{
-    self, DEAD, Name, PathRow, PathState, PathTables, Position, StartKey, TransitionKey,
+    self, DEAD, LinkKey, Name, PathRow, PathState, PathTables, Position, StartKey, TransitionKey,
     state_flag,
 };
 use agentguard_common::verdict::Reason;
@@ -14,7 +14,7 @@ use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use crate::kernel::{Dentry, Inode, S_IFCHR};
 use crate::place::{self, Reached};
 use crate::verifier;
-use crate::maps::{GLOB_STATES, PATH_ROWS, PATH_STARTS, PATH_STATES, PATH_TRANSITIONS};
+use crate::maps::{GLOB_STATES, LINKS, PATH_ROWS, PATH_STARTS, PATH_STATES, PATH_TRANSITIONS};
 
 /// `SB_KERNMOUNT`: a file system that only the kernel mounts (pipes, memfd): its
 /// objects have no name that a rule could mean.
@@ -45,6 +45,18 @@ pub fn rows(policy: &PolicyRecord, dentry: Dentry) -> Result<Found, Reason> {
 #[inline(always)]
 pub fn is_builtin(dentry: Dentry) -> bool {
     dentry.super_block().flags() & SB_KERNMOUNT != 0 || is_harmless_device(dentry.inode())
+}
+
+/// What the other names of a file say about it, where not all are equally free.
+#[inline(always)]
+pub fn other_names(policy: &PolicyRecord, dentry: Dentry) -> Option<&'static PathRow> {
+    let key = LinkKey {
+        starts: policy.starts,
+        device: dentry.super_block().device(),
+        inode: dentry.inode_number(),
+    };
+    // SAFETY: not preallocated: a removed row stays readable until the program ends.
+    unsafe { LINKS.get(key) }
 }
 
 /// What a move from one position to another would mean, both as [`find`] gives them.

@@ -14,7 +14,7 @@ use aya_ebpf::Global;
 
 use crate::kernel::{self, Dentry};
 use crate::maps::PLACES;
-use crate::verifier;
+use crate::{hash, verifier};
 
 /// Address of `rename_lock`, whose first word is the count; 0: not known, so nothing is kept.
 #[unsafe(no_mangle)]
@@ -158,18 +158,13 @@ fn key(directory: Dentry) -> Option<PlaceKey> {
     })
 }
 
-/// Mixes all words of an element into one (multiply and fold, as in splitmix64).
+/// Mixes all words of an element into one.
 #[inline(always)]
 fn mix(key: &PlaceKey, place: &Place) -> u64 {
-    const ODD: u64 = 0xbf58_476d_1ce4_e5b9;
-    let fold = |sum: u64, word: u64| {
-        let product = (sum ^ word).wrapping_mul(ODD);
-        product ^ product >> 29
-    };
-    let mut sum = fold(ODD, key.dentry);
-    sum = fold(sum, key.inode);
-    sum = fold(sum, u64::from(key.device) << 32 | u64::from(key.generation));
-    sum = fold(sum, place.reached);
-    sum = fold(sum, u64::from(place.generation) << 32 | u64::from(place.starts));
-    fold(sum, place.renames)
+    let mut sum = hash::with(hash::START, key.dentry);
+    sum = hash::with(sum, key.inode);
+    sum = hash::with(sum, u64::from(key.device) << 32 | u64::from(key.generation));
+    sum = hash::with(sum, place.reached);
+    sum = hash::with(sum, u64::from(place.generation) << 32 | u64::from(place.starts));
+    hash::with(sum, place.renames)
 }

@@ -10,6 +10,7 @@ use crate::clock::Timestamp;
 use crate::event::{Identity, RunEnded};
 use crate::kernel;
 use crate::landlock;
+use crate::links;
 use crate::sinks::ledger::HealthReport;
 
 /// Every endpoint: method, path, what it does.
@@ -258,6 +259,8 @@ pub struct Doctor {
     pub tables: Vec<Table>,
     /// Errors and drops counted in the kernel; empty when no daemon was asked.
     pub errors: BTreeMap<String, u64>,
+    /// Files with several names; null where no daemon was asked, or none looks for them.
+    pub links: Option<links::Report>,
 }
 
 /// A protection.

@@ -101,7 +101,7 @@ impl Correlator {
                 (Kind::Exec, Detail::Exec { object })
             }
             Body::Exit(word) => (Kind::Exit, Detail::Exit(Exit::from_word(*word))),
-            Body::RunEnded => return None,
+            Body::RunEnded | Body::Linked(_) => return None,
         };
         let process = self.process(record);
         if kind == Kind::Exit {
@@ -178,7 +178,7 @@ impl Correlator {
             rule: rule.map(|rule| Arc::clone(&rule.at)),
             rule_text: rule.map(|rule| Arc::clone(&rule.text)),
             policy_generation: decision.generation,
-            count: record.count,
+            count: u64::from(record.count),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use agentguard_common::event::{Header, Kind, NetTail, flag};
+use agentguard_common::event::{Fold, FoldKey, Header, Kind, NetTail, flag};
 use agentguard_common::identity::Tag;
 use agentguard_common::net::Transport;
 use agentguard_common::verb::Verb;
@@ -24,6 +24,8 @@ pub struct Record {
     pub task: Task,
     /// How often it happened.
     pub count: u32,
+    /// Under what its repeats are counted ([`FoldKey::what`]); 0: each is told.
+    pub fold: u64,
     /// What happened.
     pub body: Body,
 }
@@ -63,6 +65,8 @@ pub enum Body {
     Exit(i32),
     /// The last task of a run ended.
     RunEnded,
+    /// A file gets another name; this is one of them.
+    Linked(FileObject),
 }
 
 /// How an operation was decided.
@@ -155,6 +159,7 @@ pub fn decode(raw: &RawRecord) -> Result<Record, DecodeError> {
         Kind::Exec => Body::Exec(file(raw)),
         Kind::Exit => Body::Exit(header.code),
         Kind::RunEnded => Body::RunEnded,
+        Kind::Linked => Body::Linked(file(raw)),
     };
     Ok(Record {
         boot_ns: header.boot_ns,
@@ -162,8 +167,54 @@ pub fn decode(raw: &RawRecord) -> Result<Record, DecodeError> {
         tag: header.tag,
         task: task(header),
         count: header.count.max(1),
+        fold: header.fold,
         body,
     })
+}
+
+/// What can be said of repeats whose first record is not known: all but the name or address.
+#[must_use]
+pub fn header_of(key: FoldKey, fold: &Fold) -> Header {
+    Header {
+        boot_ns: fold.last_ns,
+        run_seq: 0,
+        cgroup: 0,
+        inode: fold.inode,
+        fold: key.what,
+        tag: Tag {
+            agent: fold.agent,
+            run: fold.run,
+            run_serial: key.run_serial,
+        },
+        generation: fold.generation,
+        pid: fold.pid,
+        tid: fold.pid,
+        ppid: 0,
+        uid: fold.uid,
+        device: fold.device,
+        code: 0,
+        count: 1,
+        rule: fold.rule,
+        tail_len: 0,
+        tail_start: 0,
+        kind: fold.kind,
+        verb: fold.verb,
+        verdict: fold.verdict,
+        reason: fold.reason,
+        mode: fold.mode,
+        flags: fold.flags,
+        comm: [0; 16],
+    }
+}
+
+/// The tail for [`header_of`]: no name, or no address.
+#[must_use]
+pub fn no_tail(fold: &Fold) -> Vec<u8> {
+    if fold.kind == Kind::Net as u8 {
+        vec![0; size_of::<NetTail>()]
+    } else {
+        Vec::new()
+    }
 }
 
 fn decision(header: &Header, object: Object) -> Result<Body, DecodeError> {

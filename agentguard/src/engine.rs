@@ -17,6 +17,7 @@ use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agentguard_common::counter::Counter as KernelCounter;
 use agentguard_common::event::Kind as RecordKind;
 use tokio::sync::{mpsc, oneshot};
 
@@ -27,7 +28,8 @@ use self::rings::Rings;
 use crate::agents::Registry;
 use crate::correlate::PolicyNames;
 use crate::event::{Detail, Event, Kind};
-use crate::kernel::Port;
+use crate::kernel::{KernelError, LinkRow, Port, RawRecord};
+use crate::links::Links;
 use crate::pipeline::{Message, RunSettled};
 use crate::runs::Runs;
 use crate::sinks::metrics::Metrics;
@@ -52,6 +54,11 @@ pub struct Engine {
     context: Context,
     outbox: VecDeque<Message>,
     ending: Ending,
+    links: Links,
+    /// Links that the kernel could not tell of, when it was last asked.
+    untold_links: u64,
+    /// The kernel's counts of repeats are due.
+    collect_repeats: bool,
     stopping: bool,
 }
 
@@ -108,6 +115,19 @@ impl Handle {
         receiver.await.map_err(|_| Stopped)
     }
 
+    /// The same from a thread that is not the runtime's; `None` when the daemon is stopping.
+    pub fn call_from_thread<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Engine) -> R + Send + 'static,
+    ) -> Option<R> {
+        let (sender, receiver) = oneshot::channel();
+        let job: Job = Box::new(move |engine| {
+            let _ = sender.send(job(engine));
+        });
+        self.requests.blocking_send(job).ok()?;
+        receiver.blocking_recv().ok()
+    }
+
     /// Returns when both the engine and the pipeline have answered.
     ///
     /// # Errors
@@ -154,6 +174,9 @@ impl Engine {
             context,
             outbox: VecDeque::new(),
             ending: Ending::default(),
+            links: Links::off(),
+            untold_links: 0,
+            collect_repeats: false,
             stopping: false,
         };
         // The newest is learned last: it is the one in force.
@@ -164,6 +187,39 @@ impl Engine {
         engine.sweep();
         let handle = Handle { requests: sender };
         (handle, Prepared { engine, requests })
+    }
+
+    /// Has files with several names looked at by this thread.
+    pub fn set_links(&mut self, links: Links) {
+        self.links = links;
+    }
+
+    /// Gives the kernel what was found of files with several names; how many found no room.
+    /// Nothing if another policy is in force meanwhile.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn put_links(
+        &mut self,
+        generation: u32,
+        rows: &[LinkRow],
+        replace: Option<&HashSet<u32>>,
+    ) -> Result<usize, KernelError> {
+        if self.policy.generation != generation {
+            return Ok(0);
+        }
+        self.port.put_links(rows, replace)
+    }
+
+    /// Has all files looked at again if links were made that the kernel could not tell of.
+    fn notice_untold_links(&mut self) {
+        let counters = self.port.counters();
+        let untold = counters.get(KernelCounter::LinkUntold as usize).copied();
+        let untold = untold.unwrap_or(0);
+        if untold != self.untold_links {
+            self.untold_links = untold;
+            self.links.untold();
+        }
     }
 
     /// Ends the engine after this request: the rings are emptied once more, and
@@ -197,6 +253,12 @@ impl Engine {
         let mut batch = Vec::new();
         self.port.drain(BATCH, &mut batch);
         let emptied = batch.len() < BATCH;
+        let is_link = |record: &RawRecord| record.header.kind == RecordKind::Linked as u8;
+        if batch.iter().any(is_link) {
+            let (links, rest) = batch.into_iter().partition(is_link);
+            self.links.linked(links);
+            batch = rest;
+        }
         for record in &batch {
             if record.header.kind == RecordKind::RunEnded as u8 {
                 self.ending.fresh.insert(record.header.tag.run_serial);
@@ -204,6 +266,12 @@ impl Engine {
         }
         if !batch.is_empty() {
             self.tell(Message::Records(batch));
+        }
+        if emptied && (self.collect_repeats || !self.ending.ripe.is_empty()) {
+            // After the records that they repeat.
+            self.collect_repeats = false;
+            let counts = self.port.take_repeats();
+            self.tell(Message::Repeats(counts));
         }
         if emptied {
             let ripe = std::mem::take(&mut self.ending.ripe);
@@ -254,6 +322,8 @@ impl Prepared {
                 Some(settled) = pipeline.settled.recv() => engine.run_settled(settled),
                 _ = sweep.tick() => {
                     engine.sweep();
+                    engine.notice_untold_links();
+                    engine.collect_repeats = true;
                     more = true;
                 }
             }
@@ -265,6 +335,7 @@ impl Prepared {
     /// Hands over what the rings hold and what waits. What comes later stays in
     /// the rings, which are pinned, for the next daemon.
     async fn finish(mut self, messages: &mpsc::Sender<Message>) {
+        self.engine.collect_repeats = true;
         while self.engine.drain() {
             self.flush(messages).await;
         }

@@ -212,8 +212,8 @@ pub struct Decision {
     pub rule_text: Option<Arc<str>>,
     /// Policy generation that decided.
     pub policy_generation: u32,
-    /// How often it happened: repeats are folded in the kernel.
-    pub count: u32,
+    /// How often it happened: repeats are counted in the kernel, and told every second.
+    pub count: u64,
 }
 
 /// What an operation is done to. The fields of the other kind are absent.
@@ -319,9 +319,9 @@ pub struct RunEnded {
     pub duration_seconds: f64,
     /// Denied and asked operations, counted by the kernel.
     pub denials: u64,
-    /// Records that the kernel made for this run.
+    /// Records that the kernel made for this run, and repeats that it counted.
     pub events: u64,
-    /// Records of this run that the ledger holds.
+    /// Of these, those that the ledger holds.
     pub recorded: u64,
     /// Records lost, by place.
     pub lost: Lost,

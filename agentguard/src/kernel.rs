@@ -14,10 +14,12 @@ mod protections;
 mod sys;
 mod table;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
-use agentguard_common::event::Header;
+use agentguard_common::event::{Fold, FoldKey, Header};
 use agentguard_common::identity::Tag;
+use agentguard_common::path::PathRow;
 use agentguard_common::verb::Verb;
 use agentguard_common::verdict::{Mode, Verdict};
 use serde::Serialize;
@@ -101,6 +103,8 @@ pub struct KernelRun {
     pub events: u64,
     /// Of these, lost.
     pub lost: u64,
+    /// Repeats that were counted instead.
+    pub folded: u64,
     /// Denied and asked decisions.
     pub denials: u64,
     /// Boot-clock nanoseconds of the first and last lost event; zero: none.
@@ -144,6 +148,20 @@ pub struct RawRecord {
     pub header: Header,
     /// Tail bytes in use (a path inside its file system, or a `NetTail`).
     pub tail: Vec<u8>,
+}
+
+/// What an agent may do with a file that has several names of which not all are equally
+/// free: the strictest of what they say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkRow {
+    /// Index of the agent.
+    pub agent: u32,
+    /// Device number of the file system (`s_dev`).
+    pub device: u32,
+    /// Inode number.
+    pub inode: u64,
+    /// The verdicts.
+    pub row: PathRow,
 }
 
 /// A failure of the kernel side. The message names the object, the kernel's
@@ -229,6 +247,19 @@ pub trait Port: Send {
     fn end_run(&mut self, tag: Tag) -> Result<(), KernelError>;
     /// Runs in the kernel's table.
     fn runs(&self) -> Vec<KernelRun>;
+    /// Takes the counts of repeats out of the kernel.
+    fn take_repeats(&mut self) -> Vec<(FoldKey, Fold)>;
+    /// Says of files with several names what the strictest of them says, in the policy in
+    /// force. With `replace`, of the files on these file systems nothing else is said.
+    /// Returns how many found no room.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    fn put_links(
+        &mut self,
+        links: &[LinkRow],
+        replace: Option<&HashSet<u32>>,
+    ) -> Result<usize, KernelError>;
     /// Decision counts since the maps were made; they survive the daemon.
     fn decisions(&self) -> Vec<DecisionCount>;
     /// Error and drop counters, in order of [`Counter`](agentguard_common::counter::Counter).

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use agentguard_common::event::{Fold, FoldKey};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
@@ -18,6 +19,7 @@ use crate::event::{Detail, Event, Kind, Lost, RunEnded};
 use crate::files::FileError;
 use crate::kernel::{KernelRun, RawRecord};
 use crate::mounts::MountTable;
+use crate::repeats::Repeats;
 use crate::runs::{Ended, Run};
 use crate::sinks::Sinks;
 use crate::sinks::metrics::Metrics;
@@ -40,6 +42,8 @@ pub enum Message {
     },
     /// Records from the rings.
     Records(Vec<RawRecord>),
+    /// Counts of repeats, collected after the records before them.
+    Repeats(Vec<(FoldKey, Fold)>),
     /// An event that the engine made.
     Emit(Box<Event>),
     /// A run has ended and all its records were sent here.
@@ -74,6 +78,8 @@ pub struct RunSettled {
 pub struct Pipeline {
     /// Knows names.
     pub correlator: Correlator,
+    /// Knows what may be repeated.
+    pub repeats: Repeats,
     /// Where events go.
     pub sinks: Sinks,
     /// Where the engine hears that a run's end is recorded.
@@ -114,6 +120,14 @@ impl Pipeline {
                 }
             }
             Message::Records(records) => self.records(&records),
+            Message::Repeats(counts) => {
+                let events = self
+                    .repeats
+                    .events(counts, &mut self.correlator, Clock::now());
+                for event in events {
+                    self.sinks.publish(event);
+                }
+            }
             Message::Emit(event) => self.sinks.publish(*event),
             Message::RunEnded(ending) => self.run_ended(&ending),
             // Nobody waits any more if the watchdog gave up: that is its answer.
@@ -128,6 +142,11 @@ impl Pipeline {
             match decode::decode(raw) {
                 Ok(record) => {
                     if let Some(event) = self.correlator.event(&record, clock) {
+                        let key = FoldKey {
+                            run_serial: record.tag.run_serial,
+                            what: record.fold,
+                        };
+                        self.repeats.told(key, &event);
                         self.sinks.publish(event);
                     } else if record.body == Body::RunEnded
                         && let Some(run) = self.correlator.run_id(record.tag.run_serial)
@@ -199,6 +218,7 @@ fn settle(ending: &RunEnding, kept: u64, refused: u64) -> RunEnded {
         ledger: refused,
         daemon: kernel
             .events
+            .saturating_add(kernel.folded)
             .saturating_sub(kernel.lost)
             .saturating_sub(kept)
             .saturating_sub(refused),
@@ -209,7 +229,7 @@ fn settle(ending: &RunEnding, kept: u64, refused: u64) -> RunEnded {
         ended_by: ending.ended_by.to_owned(),
         duration_seconds: duration.as_secs_f64(),
         denials: kernel.denials,
-        events: kernel.events,
+        events: kernel.events + kernel.folded,
         recorded: kept,
         lost,
         complete: lost.total() == 0,

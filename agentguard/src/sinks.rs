@@ -29,8 +29,8 @@ pub struct Entry {
     pub identity: Option<Arc<Identity>>,
     /// The verdict, for decisions.
     pub verdict: Option<Verdict>,
-    /// Whether it stands for a kernel record of its run.
-    pub is_record: bool,
+    /// How many of its run's kernel records and counted repeats it stands for.
+    pub stands_for: u64,
     /// The JSON line, with its newline.
     pub line: Box<[u8]>,
 }
@@ -115,7 +115,10 @@ impl Sinks {
                 Detail::Decision(decision) => Some(decision.verdict),
                 _ => None,
             },
-            is_record: event.run_seq.is_some(),
+            stands_for: match &event.detail {
+                Detail::Decision(decision) => decision.count,
+                _ => u64::from(event.run_seq.is_some()),
+            },
             line: line.into_boxed_slice(),
         });
         self.offer_ledger(&entry);
@@ -130,14 +133,14 @@ impl Sinks {
         if !kept {
             self.metrics.count_drop("ledger", 1);
         }
-        if entry.is_record
+        if entry.stands_for > 0
             && let Some(run) = entry.run()
         {
             let recorded = self.recorded.entry(run).or_default();
             if kept {
-                recorded.kept += 1;
+                recorded.kept += entry.stands_for;
             } else {
-                recorded.lost += 1;
+                recorded.lost += entry.stands_for;
             }
         }
     }

@@ -1,14 +1,14 @@
 //! What the unit tests share: records, manifests, runs, and a kernel that is
 //! not one.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use agentguard_common::counter::Counter;
-use agentguard_common::event::{Header, Kind};
+use agentguard_common::event::{Fold, FoldKey, Header, Kind};
 use agentguard_common::identity::{Tag, run_state};
 use agentguard_common::limits::RUNS;
 use agentguard_common::verb::Verb;
@@ -19,8 +19,8 @@ use uuid::Uuid;
 use crate::clock::Timestamp;
 use crate::event::Identity;
 use crate::kernel::{
-    DecisionCount, Fill, Hook, KernelError, KernelRun, NewRun, Port, Protection, ProtectionStatus,
-    RawRecord,
+    DecisionCount, Fill, Hook, KernelError, KernelRun, LinkRow, NewRun, Port, Protection,
+    ProtectionStatus, RawRecord,
 };
 use crate::policy::compile::Compiled;
 use crate::policy::manifest::{
@@ -43,6 +43,7 @@ pub fn header(kind: Kind) -> Header {
         run_seq: 1,
         cgroup: 42,
         inode: 4_711,
+        fold: 0,
         tag: TAG,
         generation: 1,
         pid: 100,
@@ -187,6 +188,8 @@ pub struct Fake {
     pub decisions: Vec<DecisionCount>,
     pub counters: Vec<u64>,
     pub ring: VecDeque<RawRecord>,
+    pub repeats: Vec<(FoldKey, Fold)>,
+    pub links: Vec<LinkRow>,
     pub refuse_policy: Option<String>,
     pub refuse_enrol: Option<String>,
     next_serial: u64,
@@ -210,6 +213,8 @@ impl FakePort {
             decisions: Vec::new(),
             counters: vec![0; Counter::COUNT],
             ring: VecDeque::new(),
+            repeats: Vec::new(),
+            links: Vec::new(),
             refuse_policy: None,
             refuse_enrol: None,
             next_serial: 77,
@@ -332,6 +337,7 @@ impl Port for FakePort {
             events: 0,
             lost: 0,
             denials: 0,
+            folded: 0,
             first_lost: 0,
             last_lost: 0,
             state: run_state::ACTIVE,
@@ -389,6 +395,19 @@ impl Port for FakePort {
 
     fn runs(&self) -> Vec<KernelRun> {
         self.state().runs.clone()
+    }
+
+    fn take_repeats(&mut self) -> Vec<(FoldKey, Fold)> {
+        std::mem::take(&mut self.state().repeats)
+    }
+
+    fn put_links(
+        &mut self,
+        links: &[LinkRow],
+        _replace: Option<&HashSet<u32>>,
+    ) -> Result<usize, KernelError> {
+        self.state().links.extend_from_slice(links);
+        Ok(0)
     }
 
     fn decisions(&self) -> Vec<DecisionCount> {

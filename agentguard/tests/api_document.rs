@@ -306,6 +306,8 @@ fn the_same_fields_of_the_daemon_and_the_host() {
         hooks: vec![hook],
         tables: vec![table],
         errors: BTreeMap::new(),
+        links: Some(agentguard::links::Report::default()),
     };
+    compare("Links", &agentguard::links::Report::default(), &[]);
     compare("Doctor", &doctor, &[]);
 }

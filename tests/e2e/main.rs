@@ -7,12 +7,14 @@ mod files;
 mod identity;
 mod launch;
 mod lifecycle;
+mod links;
 mod metrics;
 mod network;
 mod observe;
 mod places;
 mod policy_reload;
 mod race;
+mod repeats;
 mod rules;
 
 use std::process::ExitCode;
@@ -47,6 +49,8 @@ fn tests() -> Vec<Test> {
         aliases::TESTS,
         observe::TESTS,
         places::TESTS,
+        links::TESTS,
+        repeats::TESTS,
         launch::TESTS,
         bad_input::TESTS,
         policy_reload::TESTS,

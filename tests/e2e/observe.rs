@@ -74,9 +74,13 @@ fn compare(
     ensure!(ended.iter().all(|ok| *ok), "observed: {ended:?}");
     // Denials have a ring of their own: between the two rings there is no order.
     let sorted = |decisions: &[Value]| {
+        // Repeats are told with their number, every second.
         let mut all: Vec<String> = decisions
             .iter()
-            .map(|event| essence(event).to_string())
+            .flat_map(|event| {
+                let count = event["count"].as_u64().unwrap_or(0);
+                std::iter::repeat_n(essence(event).to_string(), count as usize)
+            })
             .collect();
         all.sort();
         all

@@ -6,7 +6,7 @@ use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
 use crate::enforce;
-use crate::kernel::{Attributes, Dentry, Task};
+use crate::kernel::{Argument, Attributes, Dentry, Task};
 
 /// `include/linux/fs.h`; unchanged since 2.6.
 const ATTR_MODE: u32 = 1 << 0;

@@ -3,11 +3,12 @@
 //! writing. The file's name is asked for again, so a descriptor gives no right.
 
 use agentguard_common::verb::{Verb, Verbs};
+use agentguard_common::verdict::Reason;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
 use crate::enforce;
-use crate::kernel::{File, Mapping};
+use crate::kernel::{Argument, File, Mapping};
 
 const FMODE_READ: u32 = 1;
 const FMODE_WRITE: u32 = 2;
@@ -70,6 +71,9 @@ pub fn mmap_file(ctx: LsmContext) -> i32 {
     let file = File::from_argument(ctx.arg(0));
     if !file.is_some() || file.is_layer() {
         return 0;
+    }
+    if file.is_ring_of_another() {
+        return enforce::refused(tag, file.dentry(), Reason::Forbidden);
     }
     let (prot, flags): (u64, u64) = (ctx.arg(2), ctx.arg(3));
     // Every mapping can be read.

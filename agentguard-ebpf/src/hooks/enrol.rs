@@ -3,7 +3,7 @@
 
 use core::ffi::c_void;
 
-use crate::kernel::Task;
+use crate::kernel::{Argument, Task};
 use crate::maps::ENROL;
 use crate::task;
 

@@ -6,7 +6,7 @@ use aya_ebpf::programs::{BtfTracePointContext, LsmContext};
 
 use crate::emit::{self, Subjected};
 use crate::enforce;
-use crate::kernel::{Binprm, Task};
+use crate::kernel::{Argument, Binprm, Task};
 use crate::maps::{HEADS, POLICIES, RUNS};
 use crate::task;
 

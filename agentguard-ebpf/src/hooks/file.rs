@@ -4,8 +4,9 @@ use agentguard_common::verb::{Verb, Verbs};
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
+use crate::emit;
 use crate::enforce;
-use crate::kernel::{Dentry, File, Path};
+use crate::kernel::{Argument, Dentry, File, Path};
 use crate::verifier;
 
 const FMODE_READ: u32 = 1;
@@ -114,20 +115,26 @@ pub fn path_rmdir(ctx: LsmContext) -> i32 {
 #[lsm(hook = "path_link")]
 pub fn path_link(ctx: LsmContext) -> i32 {
     let prior: i32 = ctx.arg(3);
-    let Some(tag) = enforce::tagged(prior) else {
+    if prior != 0 {
         return prior;
-    };
-    let file = Dentry::from_argument(ctx.arg(0));
-    let refused = enforce::path(tag, file, Verbs::of(Verb::Write));
-    if refused != 0 {
-        return refused;
     }
-    let name = Dentry::from_argument(ctx.arg(2));
-    let refused = enforce::path(tag, name, Verbs::of(Verb::Create));
-    if refused != 0 {
-        return refused;
+    let (file, name) = (Dentry::from_argument(ctx.arg(0)), Dentry::from_argument(ctx.arg(2)));
+    if let Some(tag) = enforce::tagged(prior) {
+        let mut refused = enforce::path(tag, file, Verbs::of(Verb::Write));
+        if refused == 0 {
+            refused = enforce::path(tag, name, Verbs::of(Verb::Create));
+        }
+        if refused == 0 {
+            refused = enforce::moved(tag, file, name, false, false);
+        }
+        if refused != 0 {
+            return refused;
+        }
     }
-    enforce::moved(tag, file, name, false, false)
+    // Whoever does it: from now on what one name says of the file may hold for the other.
+    emit::linked(file, file);
+    emit::linked(file, name);
+    0
 }
 
 /// `int path_rename(const struct path *old_dir, struct dentry *old_dentry,

@@ -7,7 +7,7 @@ use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
 use crate::enforce;
-use crate::kernel::{Mount, Path, SuperBlock, Task};
+use crate::kernel::{Argument, Mount, Path, SuperBlock, Task, UserNamespace};
 
 const OVERLAYFS: u64 = 0x794c_7630;
 const ECRYPTFS: u64 = 0xf15f;
@@ -78,6 +78,38 @@ pub fn sb_pivotroot(ctx: LsmContext) -> i32 {
     };
     let unseen = Task::current().has_mounts_of_its_own();
     enforce::mount(tag, Path::from_argument(ctx.arg(0)).dentry(), unseen)
+}
+
+/// `int capable(const struct cred *cred, struct user_namespace *ns, int cap,
+/// unsigned int opts)`: the one hook that sees `mount_setattr`, `open_tree_attr` and
+/// `fsconfig` with its command to reconfigure. Where they do it, it does not say.
+#[lsm(hook = "capable")]
+pub fn capable(ctx: LsmContext) -> i32 {
+    const CAP_SYS_ADMIN: u32 = 21;
+    const FSCONFIG: u32 = 431;
+    const FSCONFIG_CMD_RECONFIGURE: u32 = 7;
+    const MOUNT_SETATTR: u32 = 442;
+    const OPEN_TREE_ATTR: u32 = 467;
+    let prior: i32 = ctx.arg(4);
+    let capability: u32 = ctx.arg(2);
+    if capability != CAP_SYS_ADMIN {
+        return prior;
+    }
+    let Some(tag) = enforce::tagged(prior) else {
+        return prior;
+    };
+    let call = Task::current().system_call();
+    match call.number() {
+        MOUNT_SETATTR | OPEN_TREE_ATTR => {
+            enforce::mount_unnamed(tag, Task::current().has_mounts_of_its_own())
+        }
+        // It changes a file system, so for everybody who sees it.
+        FSCONFIG if call.second_is(FSCONFIG_CMD_RECONFIGURE) => {
+            let owner = UserNamespace::from_argument(ctx.arg(1));
+            enforce::mount_unnamed(tag, !owner.is_initial())
+        }
+        _ => 0,
+    }
 }
 
 /// `int sb_kern_mount(struct super_block *sb)`: a file system is about to be mounted.

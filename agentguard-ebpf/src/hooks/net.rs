@@ -6,7 +6,7 @@ use aya_ebpf::programs::LsmContext;
 
 use crate::address::{self, Given};
 use crate::enforce;
-use crate::kernel::{Message, Socket};
+use crate::kernel::{Argument, Message, Socket};
 
 /// `int socket_connect(struct socket *sock, struct sockaddr *address, int addrlen)`
 #[lsm(hook = "socket_connect")]

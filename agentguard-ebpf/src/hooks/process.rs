@@ -7,7 +7,7 @@ use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
 use crate::enforce;
-use crate::kernel::Task;
+use crate::kernel::{Argument, Task};
 use crate::task;
 
 const PTRACE_MODE_ATTACH: u32 = 2;

@@ -8,7 +8,7 @@ use aya_ebpf::programs::{BtfTracePointContext, LsmContext};
 
 use crate::emit::{self, Subjected};
 use crate::enforce;
-use crate::kernel::{LSM_ATTACHED, Task};
+use crate::kernel::{Argument, LSM_ATTACHED, Task};
 use crate::maps::{HEADS, POLICIES, RUNS};
 use crate::task;
 

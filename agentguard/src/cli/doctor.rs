@@ -6,6 +6,7 @@ use super::output::{Colour, Output, Table};
 use super::{Ending, Exit, Outcome, client};
 use crate::api::{Doctor, Protection};
 use crate::kernel;
+use crate::links;
 
 /// Percentage of a table's limit from which on it is worth a look.
 const FULL: u64 = 80;
@@ -50,6 +51,7 @@ fn probe() -> Doctor {
         hooks: Vec::new(),
         tables: Vec::new(),
         errors: std::collections::BTreeMap::new(),
+        links: None,
     }
 }
 
@@ -84,11 +86,42 @@ fn show(out: &mut Output, report: &Doctor) -> std::io::Result<()> {
         out.line(&format!("  {} ({}): {reason}", hook.program, hook.attach))?;
     }
     tables(out, report)?;
+    if let Some(found) = &report.links {
+        links(out, found)?;
+    }
     for (name, count) in report.errors.iter().filter(|(_, count)| **count > 0) {
         out.parts(&[
             (Colour::Doubtful, format!("{count} x ")),
             (Colour::Plain, name.clone()),
         ])?;
+    }
+    Ok(())
+}
+
+fn links(out: &mut Output, found: &links::Report) -> std::io::Result<()> {
+    out.line("")?;
+    if !found.is_current {
+        return out.line("files with several names: still being looked for");
+    }
+    out.line(&format!(
+        "files with several names: {} in {} directories, {} judged by their strictest name",
+        found.files, found.directories, found.pairs
+    ))?;
+    let mut doubt = |text: String| out.parts(&[(Colour::Doubtful, text)]);
+    if found.left_out > 0 {
+        doubt(format!(
+            "  {} more found no room in the kernel's table: judged by the name they are reached by",
+            found.left_out
+        ))?;
+    }
+    for place in &found.skipped {
+        doubt(format!("  not looked for in {place}"))?;
+    }
+    if found.skipped_count > found.skipped.len() as u64 {
+        doubt(format!(
+            "  nor in {} other places",
+            found.skipped_count - found.skipped.len() as u64
+        ))?;
     }
     Ok(())
 }

@@ -26,9 +26,11 @@ use crate::exporter::tls::Tls;
 use crate::exporter::{self, Exporter};
 use crate::files;
 use crate::kernel::Port;
+use crate::links::Links;
 use crate::notify::Notifier;
 use crate::pipeline::{self, Pipeline};
 use crate::policy::compile::protected::own_places;
+use crate::repeats::Repeats;
 use crate::runs::{Runs, Store};
 use crate::sinks::journal::Journal;
 use crate::sinks::ledger::{self, Health, Ledger, Recovered};
@@ -39,6 +41,9 @@ use crate::users::Accounts;
 
 /// Time for the engine to answer a scrape or a health check.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// Time for the first look for files with several names.
+const LINKS: Duration = Duration::from_secs(20);
 
 /// Starts everything; returns when the policies are in force. If that fails,
 /// what was started is stopped again, with the reason in the ledger.
@@ -77,9 +82,29 @@ async fn enforce(
     // Watched from before the first look at them, so that no change is missed.
     let watched = Mounts::watch(&config.mountinfo).map_err(system("watch the host's mounts"))?;
     warn_unknown_protections(config, engine).await;
+    let links = start_links(engine).await?;
     let loader = Arc::new(Loader::new(engine.clone(), sources(config), names));
     loader.load(Trigger::Start).await?;
+    if !links.settled(LINKS).await {
+        tracing::warn!(
+            "looking for files with several names takes longer than {} s; until it is done such a file is judged by the name it is reached by",
+            LINKS.as_secs()
+        );
+    }
     Ok((loader, watched))
+}
+
+/// The thread that looks for files with several names, where the kernel asks for them.
+async fn start_links(engine: &Handle) -> Result<Links, DaemonError> {
+    let off = engine.call(|engine| engine.port().needs_landlock()).await;
+    if off.map_err(LoadError::from)? {
+        return Ok(Links::off());
+    }
+    let links = Links::start(engine.clone())?;
+    let told = links.clone();
+    let set = engine.call(move |engine| engine.set_links(told)).await;
+    set.map_err(LoadError::from)?;
+    Ok(links)
 }
 
 /// The endpoints, bound and served.
@@ -194,6 +219,7 @@ fn open_base(
     let (settled_sender, settled) = mpsc::unbounded_channel();
     let pipeline = Pipeline {
         correlator: Correlator::default(),
+        repeats: Repeats::default(),
         sinks,
         settled: settled_sender,
         metrics: Arc::clone(metrics),

@@ -17,6 +17,7 @@ use crate::correlate::PolicyNames;
 use crate::event::{Detail, Kind, LoadedAgent, PolicyLoaded};
 use crate::files::{self, Durability, FileError};
 use crate::kernel::KernelError;
+use crate::links::Scope;
 use crate::memory;
 use crate::mounts::MountTable;
 use crate::pipeline::Message;
@@ -366,6 +367,8 @@ impl Engine {
         trigger: Trigger,
     ) -> Result<Loaded, LoadError> {
         self.port.put_policy(compiled)?;
+        self.links
+            .policy(Scope::of(compiled), trigger == Trigger::Mounts);
         let mounts = Arc::new(compiled.mounts.clone());
         self.tell(Message::Mounts(Arc::clone(&mounts)));
         self.tell(Message::Policy(names));

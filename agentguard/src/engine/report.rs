@@ -61,6 +61,7 @@ impl Engine {
             hooks: self.port.hooks().iter().map(Into::into).collect(),
             tables: self.port.fills().iter().map(Into::into).collect(),
             errors: counters.collect(),
+            links: self.links.report(),
         }
     }
 

@@ -6,18 +6,19 @@ use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use agentguard_common::decision;
 use agentguard_common::identity::{NetRoots, PolicyRecord};
 use agentguard_common::limits;
 use agentguard_common::names::map;
 use agentguard_common::net::{LEAF, NetNode, PortInterval, PortSet};
 use agentguard_common::path::{
-    DEAD, GlobState, PathRow, PathState, Position, StartKey, TransitionKey,
+    DEAD, GlobState, LinkKey, PathRow, PathState, Position, StartKey, TransitionKey,
 };
 use agentguard_common::verdict::Mode;
 
 use super::load::failed;
 use super::table::Table;
-use super::{Fill, KernelError, sys};
+use super::{Fill, KernelError, LinkRow, sys};
 use crate::policy::compile::{Compiled, Tables};
 
 /// The mapped policy tables.
@@ -32,6 +33,7 @@ pub struct Banks {
     ports: Table<PortInterval>,
     starts: OwnedFd,
     transitions: OwnedFd,
+    links: OwnedFd,
     /// The half in force.
     current: u32,
     used: Used,
@@ -43,6 +45,7 @@ struct Used {
     starts: u64,
     states: u64,
     transitions: u64,
+    links: u64,
     rows: u64,
     globs: u64,
     nodes: u64,
@@ -117,6 +120,7 @@ impl Banks {
             ports: table(fd, map::NET_PORTS, limits::NET_PORTS)?,
             starts: fd(map::PATH_STARTS)?,
             transitions: fd(map::PATH_TRANSITIONS)?,
+            links: fd(map::LINKS)?,
             current: u32::from(in_second),
             heads,
             used: Used::default(),
@@ -131,6 +135,7 @@ impl Banks {
         grace();
         self.purge(bank)?;
         self.write(&policy.tables, bank)?;
+        let links = self.keep_links(policy, bank)?;
         for agent in &policy.agents {
             let slot = bank * limits::AGENTS + agent.index;
             if !self.policies.set(slot, shift_record(agent.record, bank)) {
@@ -143,7 +148,7 @@ impl Banks {
         }
         self.switch(policy, bank);
         self.current = bank;
-        self.used = used(&policy.tables);
+        self.used = used(&policy.tables, links);
         Ok(())
     }
 
@@ -171,12 +176,80 @@ impl Banks {
                 sys::delete(self.transitions.as_fd(), &key).map_err(stale)?;
             }
         }
+        for key in sys::keys::<LinkKey>(self.links.as_fd()).map_err(stale)? {
+            if u32::from(key.starts >= limits::AGENTS) == bank {
+                sys::delete(self.links.as_fd(), &key).map_err(stale)?;
+            }
+        }
         for key in sys::keys::<StartKey>(self.starts.as_fd()).map_err(stale)? {
             if u32::from(key.starts >= limits::AGENTS) == bank {
                 sys::delete(self.starts.as_fd(), &key).map_err(stale)?;
             }
         }
         Ok(())
+    }
+
+    /// What is known of files with several names holds until they were looked at anew.
+    fn keep_links(&self, policy: &Compiled, bank: u32) -> Result<u64, KernelError> {
+        let broken = |error| failed("keeping what is known of files with several names", &error);
+        let agents: HashSet<u32> = policy.agents.iter().map(|agent| agent.index).collect();
+        let (mut keys, mut rows) = (Vec::new(), Vec::<PathRow>::new());
+        for key in sys::keys::<LinkKey>(self.links.as_fd()).map_err(broken)? {
+            let agent = key.starts % limits::AGENTS;
+            if key.starts / limits::AGENTS == bank || !agents.contains(&agent) {
+                continue;
+            }
+            if let Some(row) = sys::lookup(self.links.as_fd(), &key).map_err(broken)? {
+                keys.push(LinkKey {
+                    starts: agent + bank * limits::AGENTS,
+                    ..key
+                });
+                rows.push(row);
+            }
+        }
+        sys::update_batch(self.links.as_fd(), &keys, &rows).map_err(broken)?;
+        Ok(keys.len() as u64)
+    }
+
+    /// See [`Port::put_links`](super::Port::put_links).
+    pub fn put_links(
+        &mut self,
+        links: &[LinkRow],
+        replace: Option<&HashSet<u32>>,
+    ) -> Result<usize, KernelError> {
+        let broken = |error| failed("writing what is known of files with several names", &error);
+        let key = |link: &LinkRow| LinkKey {
+            starts: link.agent + self.current * limits::AGENTS,
+            device: link.device,
+            inode: link.inode,
+        };
+        let wanted: HashSet<LinkKey> = links.iter().map(key).collect();
+        let mut used = 0_usize;
+        for known in sys::keys::<LinkKey>(self.links.as_fd()).map_err(broken)? {
+            let in_force = known.starts / limits::AGENTS == self.current;
+            let looked_at = replace.is_some_and(|devices| devices.contains(&known.device));
+            if in_force && looked_at && !wanted.contains(&known) {
+                sys::delete(self.links.as_fd(), &known).map_err(broken)?;
+            } else if in_force && !wanted.contains(&known) {
+                used += 1;
+            }
+        }
+        let room = base(1, limits::LINKS) as usize;
+        let room = room.saturating_sub(used).min(links.len());
+        let (kept, left_out) = links.split_at(room);
+        let keys: Vec<LinkKey> = kept.iter().map(key).collect();
+        let mut rows: Vec<PathRow> = kept.iter().map(|link| link.row).collect();
+        if replace.is_none() {
+            // Names that were found earlier count as well.
+            for (key, row) in keys.iter().zip(&mut rows) {
+                if let Some(known) = sys::lookup(self.links.as_fd(), key).map_err(broken)? {
+                    *row = decision::strictest(row, &known);
+                }
+            }
+        }
+        sys::update_batch(self.links.as_fd(), &keys, &rows).map_err(broken)?;
+        self.used.links = (used + kept.len()) as u64;
+        Ok(left_out.len())
     }
 
     fn write(&self, tables: &Tables, bank: u32) -> Result<(), KernelError> {
@@ -266,6 +339,11 @@ impl Banks {
                 limit: half(limits::PATH_TRANSITIONS),
             },
             Fill {
+                map: map::LINKS,
+                used: used.links,
+                limit: half(limits::LINKS),
+            },
+            Fill {
                 map: map::PATH_ROWS,
                 used: used.rows,
                 limit: half(limits::PATH_ROWS),
@@ -315,11 +393,12 @@ fn shift_record(record: PolicyRecord, bank: u32) -> PolicyRecord {
     }
 }
 
-fn used(tables: &Tables) -> Used {
+fn used(tables: &Tables, links: u64) -> Used {
     Used {
         starts: tables.starts.len() as u64,
         states: tables.states.len() as u64,
         transitions: tables.transitions.len() as u64,
+        links,
         rows: tables.rows.len() as u64,
         globs: tables.globs.len() as u64,
         nodes: tables.nodes.len() as u64,

@@ -1,5 +1,6 @@
 //! [`Port`] on the real kernel.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
 use std::mem::offset_of;
@@ -7,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering;
 
 use agentguard_common::counter::Counter;
-use agentguard_common::event::Header;
+use agentguard_common::event::{Fold, FoldKey, Header};
 use agentguard_common::identity::{EnrolRequest, RunRecord, Tag, run_state};
 use agentguard_common::limits;
 use agentguard_common::names::map;
@@ -19,7 +20,7 @@ use super::banks::Banks;
 use super::load::{self, Loaded, failed, links_dir};
 use super::table::Table;
 use super::{
-    DecisionCount, Fill, Hook, KernelError, KernelRun, NewRun, Options, Port, Protection,
+    DecisionCount, Fill, Hook, KernelError, KernelRun, LinkRow, NewRun, Options, Port, Protection,
     RawRecord, protections, sys,
 };
 use crate::policy::compile::Compiled;
@@ -39,6 +40,7 @@ pub struct Bpf {
     live: OwnedFd,
     tasks: OwnedFd,
     enrol: OwnedFd,
+    folds: OwnedFd,
     denials: RingBuf<MapData>,
     audit: RingBuf<MapData>,
 }
@@ -65,6 +67,7 @@ pub fn open(options: &Options) -> Result<Bpf, KernelError> {
         .map_err(|error| failed("mapping DECISIONS", &error))?;
     let (counters, live) = (maps(map::COUNTERS)?, maps(map::LIVE)?);
     let (tasks, enrol) = (maps(map::TASKS)?, maps(map::ENROL)?);
+    let folds = maps(map::FOLDS)?;
     let denials = ring(&mut object, map::DENIALS)?;
     let audit = ring(&mut object, map::AUDIT)?;
     Ok(Bpf {
@@ -79,6 +82,7 @@ pub fn open(options: &Options) -> Result<Bpf, KernelError> {
         live,
         tasks,
         enrol,
+        folds,
         denials,
         audit,
     })
@@ -245,11 +249,27 @@ impl Port for Bpf {
                 events: run.events,
                 lost: run.lost,
                 denials: run.denials,
+                folded: run.folded,
                 first_lost: run.first_lost,
                 last_lost: run.last_lost,
                 state: run.state,
             })
             .collect()
+    }
+
+    fn take_repeats(&mut self) -> Vec<(FoldKey, Fold)> {
+        sys::take_all(self.folds.as_fd()).unwrap_or_else(|error| {
+            tracing::error!("the counts of repeated decisions cannot be read: {error}");
+            Vec::new()
+        })
+    }
+
+    fn put_links(
+        &mut self,
+        links: &[LinkRow],
+        replace: Option<&HashSet<u32>>,
+    ) -> Result<usize, KernelError> {
+        self.banks.put_links(links, replace)
     }
 
     fn decisions(&self) -> Vec<DecisionCount> {

@@ -23,7 +23,7 @@ use super::{Hook, KernelError, Options, sys};
 static OBJECT: &[u8] = aya::include_bytes_aligned!("agentguard.bpf.o");
 
 /// Maps that are pinned: everything but constants.
-pub const PINNED_MAPS: [&str; 19] = {
+pub const PINNED_MAPS: [&str; 21] = {
     use agentguard_common::names::map;
     [
         map::TASKS,
@@ -38,6 +38,8 @@ pub const PINNED_MAPS: [&str; 19] = {
         map::PATH_TRANSITIONS,
         map::PATH_ROWS,
         map::GLOB_STATES,
+        map::LINKS,
+        map::FOLDS,
         map::NET_NODES,
         map::NET_SETS,
         map::NET_PORTS,

@@ -77,7 +77,7 @@ const fn cgroup(name: &'static str) -> Program {
 
 /// All programs, inheritance first: a task is never decided about before its
 /// children would be tagged.
-pub const PROGRAMS: [Program; 45] = [
+pub const PROGRAMS: [Program; 46] = [
     lsm("task_alloc", "task_alloc", 2, "identity"),
     lsm("task_free", "task_free", 1, "identity"),
     Program {
@@ -131,6 +131,7 @@ pub const PROGRAMS: [Program; 45] = [
     lsm("sb_umount", "sb_umount", 2, "files"),
     lsm("sb_pivotroot", "sb_pivotroot", 2, "files"),
     lsm("sb_kern_mount", "sb_kern_mount", 1, "files"),
+    lsm("capable", "capable", 4, "files"),
     newer("uring_override_creds", "uring_override_creds", 1, "files"),
     lsm("ptrace_access_check", "ptrace_access_check", 2, "files"),
     lsm("socket_connect", "socket_connect", 3, "network"),
@@ -191,7 +192,7 @@ impl Program {
 }
 
 /// The kernel constants of the object: name in the object, structure, member.
-const OFFSETS: [(&str, &str, &str); 45] = [
+const OFFSETS: [(&str, &str, &str); 53] = [
     ("FILE_DENTRY", "file", "f_path.dentry"),
     ("FILE_MNT", "file", "f_path.mnt"),
     ("MOUNT_MNT", "mount", "mnt"),
@@ -228,6 +229,14 @@ const OFFSETS: [(&str, &str, &str); 45] = [
     ("INODE_RDEV", "inode", "i_rdev"),
     ("INODE_INO", "inode", "i_ino"),
     ("INODE_GENERATION", "inode", "i_generation"),
+    ("INODE_NLINK", "inode", "i_nlink"),
+    ("FILE_PRIVATE", "file", "private_data"),
+    ("RING_SQ_DATA", "io_ring_ctx", "sq_data"),
+    ("SQ_DATA_TGID", "io_sq_data", "task_tgid"),
+    ("REGS_NUMBER", "pt_regs", "orig_ax"),
+    ("REGS_SECOND", "pt_regs", "si"),
+    ("REGS_SECOND_COMPAT", "pt_regs", "cx"),
+    ("USERNS_LEVEL", "user_namespace", "level"),
     ("BPRM_FILE", "linux_binprm", "file"),
     ("TASK_TGID", "task_struct", "tgid"),
     ("TASK_PID", "task_struct", "pid"),

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 const MAP_LOOKUP_ELEM: i64 = 1;
 const MAP_DELETE_ELEM: i64 = 3;
 const MAP_GET_NEXT_KEY: i64 = 4;
+const MAP_LOOKUP_AND_DELETE_BATCH: i64 = 25;
 const MAP_UPDATE_BATCH: i64 = 26;
 
 /// `union bpf_attr` for commands on one element.
@@ -137,6 +138,53 @@ pub fn update_batch<K: aya::Pod, V: aya::Pod>(
         ..Batch::default()
     };
     bpf(MAP_UPDATE_BATCH, &mut attributes)
+}
+
+/// Takes every element out of a hash map. Elements added meanwhile may or may not be
+/// among them.
+///
+/// # Errors
+/// The kernel's answer; what was taken before is lost to the caller.
+pub fn take_all<K: aya::Pod, V: aya::Pod>(map: BorrowedFd<'_>) -> io::Result<Vec<(K, V)>> {
+    // More than any bucket holds, which is the least that the kernel asks for.
+    const AT_ONCE: usize = 512;
+    let mut taken = Vec::new();
+    let mut bucket = 0_u32;
+    let mut keys: Vec<K> = Vec::with_capacity(AT_ONCE);
+    let mut values: Vec<V> = Vec::with_capacity(AT_ONCE);
+    loop {
+        let begun = bucket;
+        let mut attributes = Batch {
+            in_batch: if begun == 0 {
+                0
+            } else {
+                std::ptr::from_ref(&begun) as u64
+            },
+            out_batch: std::ptr::from_mut(&mut bucket) as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: AT_ONCE as u32,
+            map_fd: raw(map),
+            ..Batch::default()
+        };
+        let answer = bpf(MAP_LOOKUP_AND_DELETE_BATCH, &mut attributes);
+        let is_last = match answer {
+            Ok(()) => false,
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => true,
+            Err(error) => return Err(error),
+        };
+        let count = (attributes.count as usize).min(AT_ONCE);
+        // SAFETY: the kernel filled so many in, there is room for them, and any bits are a
+        // valid Pod.
+        unsafe {
+            keys.set_len(count);
+            values.set_len(count);
+        }
+        taken.extend(keys.drain(..).zip(values.drain(..)));
+        if is_last {
+            return Ok(taken);
+        }
+    }
 }
 
 /// Waits until every program that was running when this was called has ended:

@@ -37,7 +37,7 @@ pub struct Compiled {
     /// Mounts that it was compiled for.
     pub mounts: MountTable,
     /// Kernel tables.
-    pub tables: Tables,
+    pub tables: Arc<Tables>,
     /// What loads but may not mean what it says.
     pub warnings: Vec<Diagnostic>,
 }
@@ -105,7 +105,7 @@ pub fn compile(
     }
     if errors.is_empty() {
         agents.sort_by_key(|agent| agent.index);
-        let tables = builder.finish();
+        let tables = Arc::new(builder.finish());
         Ok(Compiled {
             generation,
             agents,

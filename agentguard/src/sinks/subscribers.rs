@@ -225,7 +225,7 @@ mod tests {
                 visible_to: None,
             })),
             verdict: Some(verdict),
-            is_record: true,
+            stands_for: 1,
             line: b"{}\n".as_slice().into(),
         })
     }

@@ -4,13 +4,14 @@
 
 use std::collections::HashMap;
 
+use agentguard_common::identity::PolicyRecord;
 use agentguard_common::limits;
 use agentguard_common::net::{
     self, Address, NetMatch, NetNode, NetTables, PortInterval, PortSet, Transport,
 };
 use agentguard_common::path::{
     self, CHUNK, DEAD, GlobState, Name, PathRow, PathState, PathTables, Position, Rows, StartKey,
-    TransitionKey, Unreadable,
+    TransitionKey, Unreadable, state_flag,
 };
 
 /// A table that cannot hold the policy.
@@ -277,35 +278,67 @@ impl Tables {
     /// The tables are inconsistent.
     pub fn rows(
         &self,
-        record: &agentguard_common::identity::PolicyRecord,
+        record: &PolicyRecord,
         device: u32,
         names: &[Box<[u8]>],
     ) -> Result<Rows<'_>, Unreadable> {
+        let mut at = self.start(record, device);
+        for name in names {
+            at = self.step(at, name)?;
+        }
+        self.rows_at(at)
+    }
+
+    /// The position at the root of a file system.
+    #[must_use]
+    pub fn start(&self, record: &PolicyRecord, device: u32) -> Position {
         let wanted = StartKey {
             starts: record.starts,
             device,
         };
-        let start = self
-            .starts
+        self.starts
             .iter()
             .find(|(key, _)| *key == wanted)
-            .map_or(record.unknown_start, |(_, start)| *start);
-        Ok(Rows {
-            fixed: self.row(start.fixed, names)?,
-            deep: self.row(start.deep, names)?,
+            .map_or(record.unknown_start, |(_, start)| *start)
+    }
+
+    /// The position one name further.
+    ///
+    /// # Errors
+    /// The tables are inconsistent.
+    pub fn step(&self, at: Position, name: &[u8]) -> Result<Position, Unreadable> {
+        let take = |state| match state {
+            DEAD => Ok(DEAD),
+            state => path::step(self, state, &Bytes(name)),
+        };
+        Ok(Position {
+            fixed: take(at.fixed)?,
+            deep: take(at.deep)?,
         })
     }
 
-    /// Walks one automaton.
-    fn row(&self, mut state: u32, names: &[Box<[u8]>]) -> Result<&PathRow, Unreadable> {
-        for name in names {
-            if state == DEAD {
-                break;
-            }
-            state = path::step(self, state, &Bytes(name))?;
-        }
-        let info = self.states.get(state as usize).ok_or(Unreadable)?;
-        self.rows.get(info.row as usize).ok_or(Unreadable)
+    /// The verdict rows at a position.
+    ///
+    /// # Errors
+    /// The tables are inconsistent.
+    pub fn rows_at(&self, at: Position) -> Result<Rows<'_>, Unreadable> {
+        let row = |state: u32| {
+            let info = self.states.get(state as usize).ok_or(Unreadable)?;
+            self.rows.get(info.row as usize).ok_or(Unreadable)
+        };
+        Ok(Rows {
+            fixed: row(at.fixed)?,
+            deep: row(at.deep)?,
+        })
+    }
+
+    /// Whether everything below a position has its rows.
+    #[must_use]
+    pub fn is_final(&self, at: Position) -> bool {
+        [at.fixed, at.deep].into_iter().all(|state| {
+            let info = self.states.get(state as usize);
+            state == DEAD || info.is_some_and(|info| info.flags & state_flag::FINAL != 0)
+        })
     }
 
     /// What the tables say of an address and port under a root entry.

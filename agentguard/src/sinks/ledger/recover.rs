@@ -27,7 +27,7 @@ pub struct Recovered {
     pub file: Option<PathBuf>,
     /// A record that was half written.
     pub torn: Option<Torn>,
-    /// Kernel records that the ledger holds, by run, of runs whose end it does not.
+    /// Kernel records and counted repeats that the ledger holds, by run, of runs whose end it does not.
     pub recorded: HashMap<Uuid, u64>,
 }
 
@@ -80,6 +80,8 @@ struct Line {
     run: Option<Uuid>,
     #[serde(default)]
     run_seq: Option<u64>,
+    #[serde(default)]
+    count: Option<u64>,
     kind: String,
 }
 
@@ -195,8 +197,15 @@ fn count(path: &Path, counted: u64, into: &mut Recovered) -> io::Result<()> {
         };
         if line.kind == "run-ended" {
             into.recorded.remove(&run);
-        } else if line.run_seq.is_some() {
-            *into.recorded.entry(run).or_default() += 1;
+        } else {
+            let stands_for = match line.kind.as_str() {
+                // Repeats that were counted have no number of their own.
+                "decision" => line.count.unwrap_or(1),
+                _ => u64::from(line.run_seq.is_some()),
+            };
+            if stands_for > 0 {
+                *into.recorded.entry(run).or_default() += stands_for;
+            }
         }
     }
     Ok(())

@@ -228,8 +228,8 @@ impl Writer {
             };
             if entry.kind == Kind::RunEnded {
                 self.recorded.remove(&run);
-            } else if entry.is_record {
-                *self.recorded.entry(run).or_default() += 1;
+            } else if entry.stands_for > 0 {
+                *self.recorded.entry(run).or_default() += entry.stands_for;
             }
         }
         let written = batch.entries.len() as u64;
@@ -333,7 +333,7 @@ pub(super) fn missed_note(lost: u64, first_seq: u64, last_seq: u64) -> Option<Ar
         kind: Kind::RecordsLost,
         identity: None,
         verdict: None,
-        is_record: false,
+        stands_for: 0,
         line: line.into_boxed_slice(),
     }))
 }

@@ -1,0 +1,110 @@
+//! Repeats: the same process, decided the same way about the same name or address, is told
+//! once and then counted, until the daemon collects the counts (every second). Nothing is
+//! lost by that: what cannot be counted is told.
+
+use agentguard_common::event::{Fold, FoldKey, Kind};
+use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
+
+use crate::address::Destination;
+use crate::emit::{self, Subjected};
+use crate::enforce::Settled;
+use crate::kernel::Dentry;
+use crate::maps::FOLDS;
+use crate::{atomic, hash, verifier};
+
+/// What a decision is about, as far as repeats are concerned.
+#[derive(Clone, Copy)]
+pub struct Object {
+    /// A hash of its name or address.
+    what: u64,
+    kind: Kind,
+    device: u32,
+    inode: u64,
+}
+
+impl Object {
+    /// A name in a directory, whatever has it.
+    #[inline(always)]
+    pub fn path(dentry: Dentry) -> Self {
+        let directory = dentry.parent();
+        let mut what = hash::with(hash::START, verifier::number(directory.0 as u64));
+        what = hash::with(what, directory.inode_number());
+        what = hash::with(what, dentry.name_hash());
+        Self {
+            what,
+            kind: Kind::Path,
+            device: dentry.super_block().device(),
+            inode: dentry.inode_number(),
+        }
+    }
+
+    /// An address and a port.
+    #[inline(always)]
+    pub fn address(to: &Destination) -> Self {
+        let [a, b, c, d] = to.address.words;
+        let kind = u64::from(to.port)
+            | u64::from(to.family) << 16
+            | u64::from(to.protocol) << 32
+            | u64::from(to.transport as u8) << 48;
+        let mut what = hash::with(hash::START, u64::from(a) << 32 | u64::from(b));
+        what = hash::with(what, u64::from(c) << 32 | u64::from(d));
+        what = hash::with(what, kind);
+        Self { what, kind: Kind::Net, device: 0, inode: 0 }
+    }
+}
+
+/// Counts a decision if it is a repeat: `None`. Else it is to be told, with the number under
+/// which its repeats will be counted; 0: there is no room to count them.
+#[inline(never)]
+pub fn told_before(subject: &Subjected<'_>, settled: Settled, object: &Object) -> Option<u64> {
+    match count(subject, settled, object) {
+        REPEAT => None,
+        what => Some(what),
+    }
+}
+
+/// What [`count`] returns for a repeat.
+const REPEAT: u64 = u64::MAX;
+
+#[inline(always)]
+fn count(subject: &Subjected<'_>, settled: Settled, object: &Object) -> u64 {
+    // SAFETY: helpers without arguments.
+    let (ids, owner) = unsafe { (bpf_get_current_pid_tgid(), bpf_get_current_uid_gid()) };
+    let pid = (ids >> 32) as u32;
+    let mut what = hash::with(object.what, settled.word() | u64::from(pid) << 32);
+    what = hash::with(what, u64::from(subject.policy.generation)) >> 1 | 1;
+    let key = FoldKey { run_serial: subject.tag.run_serial, what };
+    if let Some(known) = FOLDS.get_ptr_mut(&key) {
+        // SAFETY: map memory, shared by atomics only; the time is written by whoever is last.
+        unsafe {
+            atomic::add(&raw mut (*known).count, 1);
+            (*known).last_ns = emit::now();
+            atomic::add(&raw mut (*subject.run).folded, 1);
+        }
+        return REPEAT;
+    }
+    let first = Fold {
+        count: 0,
+        last_ns: emit::now(),
+        inode: object.inode,
+        device: object.device,
+        pid,
+        agent: subject.tag.agent,
+        run: subject.tag.run,
+        generation: subject.policy.generation,
+        uid: owner as u32,
+        rule: settled.rule(),
+        kind: object.kind as u8,
+        verb: settled.verb(),
+        verdict: settled.verdict(),
+        reason: settled.reason(),
+        mode: subject.policy.mode,
+        flags: emit::flags(subject, settled),
+    };
+    // Full, or another processor was first: told by itself.
+    match FOLDS.insert(&key, &first, u64::from(BPF_NOEXIST)) {
+        Ok(()) => what,
+        Err(_) => 0,
+    }
+}

@@ -1,0 +1,128 @@
+//! Tasks.
+
+use aya_ebpf::helpers::generated::bpf_task_pt_regs;
+
+use super::*;
+use crate::verifier;
+
+impl Binprm {
+    /// The file about to be executed, or its interpreter.
+    #[inline(always)]
+    pub fn file(self) -> File {
+        File(self.load(&BPRM_FILE))
+    }
+}
+
+impl Task {
+    /// The running task.
+    #[inline(always)]
+    pub fn current() -> Self {
+        // SAFETY: helper without arguments.
+        Self(unsafe { aya_ebpf::helpers::generated::bpf_get_current_task_btf() } as *const u8)
+    }
+
+    /// As the helpers want it.
+    #[inline(always)]
+    pub fn as_ptr(self) -> *mut task_struct {
+        self.0.cast_mut().cast()
+    }
+
+    /// Process id.
+    #[inline(always)]
+    pub fn tgid(self) -> u32 {
+        self.load(&TASK_TGID)
+    }
+
+    /// Thread id.
+    #[inline(always)]
+    pub fn pid(self) -> u32 {
+        self.load(&TASK_PID)
+    }
+
+    /// Its real parent.
+    #[inline(always)]
+    pub fn real_parent(self) -> Self {
+        Self(self.load(&TASK_REAL_PARENT))
+    }
+
+    /// Whether the kernel does something for the task with somebody else's
+    /// credentials: a stacked file system on its layers. A tagged task cannot bring
+    /// that about: `uring_override_creds` refuses it the one call that could, and
+    /// core dumps and io_uring's threads, which also do it, are recognised.
+    #[inline(always)]
+    pub fn is_lent(self) -> bool {
+        const PF_IO_WORKER: u32 = 0x10;
+        const PF_DUMPCORE: u32 = 0x200;
+        let own: *const u8 = self.load(&TASK_REAL_CRED);
+        let current: *const u8 = self.load(&TASK_CRED);
+        let flags: u32 = self.load(&TASK_FLAGS);
+        own != current && flags & (PF_IO_WORKER | PF_DUMPCORE) == 0
+    }
+
+    /// Whether it is in another mount namespace than the host.
+    #[inline(always)]
+    pub fn has_mounts_of_its_own(self) -> bool {
+        let number: u32 = self.mount_namespace().load(&MNTNS_INUM);
+        HOST_MNT_NS.load() != 0 && number != HOST_MNT_NS.load()
+    }
+
+    /// Whether a mount is part of its mount namespace, not a detached tree.
+    #[inline(always)]
+    pub fn has_mounted(self, mount: Mount) -> bool {
+        mount.namespace() == Some(verifier::number(self.mount_namespace().0 as u64))
+    }
+
+    #[inline(always)]
+    fn mount_namespace(self) -> Memory {
+        let proxy: *const u8 = self.load(&TASK_NSPROXY);
+        Memory(Memory(proxy).load(&NSPROXY_MNT_NS))
+    }
+
+    /// The program it runs; none for kernel threads.
+    #[inline(always)]
+    pub fn program(self) -> File {
+        let memory: *const u8 = self.load(&TASK_MM);
+        File(Memory(memory).load(&MM_EXE_FILE))
+    }
+
+    /// The system call that it is in.
+    #[inline(always)]
+    pub fn system_call(self) -> Registers {
+        // SAFETY: helper on a task pointer that the verifier checks.
+        Registers(unsafe { bpf_task_pt_regs(self.as_ptr()) } as *const u8)
+    }
+
+    /// Exit code word, once it exits.
+    #[inline(always)]
+    pub fn exit_code(self) -> i32 {
+        self.load(&TASK_EXIT_CODE)
+    }
+}
+
+impl Registers {
+    /// Number of the system call, without the bit that marks x32.
+    #[inline(always)]
+    pub fn number(self) -> u32 {
+        const X32: u32 = 1 << 30;
+        let number: u64 = self.load(&REGS_NUMBER);
+        number as u32 & !X32
+    }
+
+    /// Whether its second argument is this number, by the convention of the 64-bit or of
+    /// the 32-bit system call: what the other register holds is an address.
+    #[inline(always)]
+    pub fn second_is(self, wanted: u32) -> bool {
+        let (native, compat): (u64, u64) =
+            (self.load(&REGS_SECOND), self.load(&REGS_SECOND_COMPAT));
+        native as u32 == wanted || compat as u32 == wanted
+    }
+}
+
+impl UserNamespace {
+    /// Whether it is the host's, not one that somebody made.
+    #[inline(always)]
+    pub fn is_initial(self) -> bool {
+        let level: u32 = self.load(&USERNS_LEVEL);
+        level == 0
+    }
+}
