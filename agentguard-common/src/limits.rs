@@ -33,9 +33,9 @@ pub const GLOB_STATES: u32 = 4_096;
 /// systems left out get the agent's start state for unknown file systems.
 pub const PATH_STARTS: u32 = 65_536;
 
-/// Directories whose place in the automata is kept. Full: the least recently used are
-/// forgotten, and walked to again.
-pub const PLACES: u32 = 8_192;
+/// Names whose place in the automata is kept, each at a slot that its hash gives: another
+/// one there is forgotten, and walked to again.
+pub const PLACES: u32 = 32_768;
 
 /// (agent, file) pairs where one name of the file is less free than another, over two
 /// generations. Full: the files left out are judged by the name they are reached by,

@@ -16,11 +16,11 @@ use agentguard_common::verdict::Verdict;
 use aya_ebpf::bindings::{
     BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE, task_struct,
 };
-use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, RingBuf};
 use aya_ebpf::helpers::generated::bpf_task_storage_get;
 use aya_ebpf::macros::btf_map;
 
-use crate::place::{Place, PlaceKey};
+use crate::place::Place;
 
 /// Task storage, which aya-ebpf 0.2 does not wrap: the same layout as its other
 /// BTF map definitions.
@@ -114,7 +114,7 @@ pub static PATH_TRANSITIONS: HashMap<
 pub static PATH_ROWS: Array<PathRow, { limits::PATH_ROWS as usize }, MMAPABLE> = Array::new();
 /// Where walks ended. Not pinned: a new daemon's programs make their own.
 #[btf_map]
-pub static PLACES: LruHashMap<PlaceKey, Place, { limits::PLACES as usize }> = LruHashMap::new();
+pub static PLACES: Array<Place, { limits::PLACES as usize }> = Array::new();
 /// Files with several names of which not all are equally free.
 #[btf_map]
 pub static LINKS: HashMap<LinkKey, PathRow, { limits::LINKS as usize }, NO_PREALLOC> =

@@ -125,19 +125,23 @@ const LAST_POSITION: u64 = (u32::MAX as u64) << 31;
 const UNREADABLE_NAME: u64 = u64::MAX;
 const TOO_DEEP: u64 = u64::MAX - 1;
 
-/// The position in one number: one step from the place of the name's directory.
+/// The position in one number: as kept, or one step from the place of the name's directory.
 ///
 /// Not inlined: hooks that ask for two names have one copy.
 #[inline(never)]
 pub fn find(policy: &PolicyRecord, dentry: Dentry) -> u64 {
+    let renames = place::renames();
+    if let Some(reached) = place::recall(policy, dentry, renames) {
+        return position_of(reached);
+    }
     // The root of a file system is its own directory, and has no name to step through.
     let directory = dentry.parent();
-    let above = match place_of(policy, directory) {
+    let above = match place_of(policy, directory, renames) {
         Ok(above) => above,
         Err(error) => return error,
     };
     if directory == dentry {
-        return u64::from(above.fixed()) << 32 | u64::from(above.deep());
+        return position_of(above);
     }
     if above.depth() >= PATH_DEPTH {
         return TOO_DEEP;
@@ -150,22 +154,25 @@ pub fn find(policy: &PolicyRecord, dentry: Dentry) -> u64 {
     if fixed > u64::from(u32::MAX) || deep > u64::from(u32::MAX) {
         return UNREADABLE_NAME;
     }
-    fixed << 32 | deep
+    let at = Position { fixed: fixed as u32, deep: deep as u32 };
+    let reached = Reached::new(at, above.depth() + 1);
+    place::keep(policy, dentry, renames, reached.0);
+    position_of(reached)
+}
+
+#[inline(always)]
+fn position_of(reached: Reached) -> u64 {
+    u64::from(reached.fixed()) << 32 | u64::from(reached.deep())
 }
 
 /// Where a directory is: as kept, or by a walk, which is then kept.
 #[inline(always)]
-fn place_of(policy: &PolicyRecord, directory: Dentry) -> Result<Reached, u64> {
-    let renames = place::renames();
-    if let Some(renames) = renames
-        && let Some(reached) = place::recall(policy, directory, renames)
-    {
+fn place_of(policy: &PolicyRecord, directory: Dentry, renames: u64) -> Result<Reached, u64> {
+    if let Some(reached) = place::recall(policy, directory, renames) {
         return Ok(reached);
     }
     let reached = walk(policy, directory)?;
-    if let Some(renames) = renames {
-        place::keep(policy, directory, renames, reached.0);
-    }
+    place::keep(policy, directory, renames, reached.0);
     Ok(reached)
 }
 

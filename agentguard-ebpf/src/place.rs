@@ -1,14 +1,14 @@
-//! Where the walk to a directory ended, kept so that the next operation in it steps
-//! through one name and not through all.
+//! Where walks ended, kept so that the next operation on the same name, or in the same
+//! directory, steps through one name or none and not through all.
 //!
 //! A place is good for one policy generation and as long as nothing has been renamed:
 //! the kernel's own count of renames (`rename_lock`, fs/dcache.c) is read before a walk,
 //! kept with what it gave, and compared when that is used. The count is odd while a
-//! rename is under way. Only directories: between two renames a directory has one name,
-//! a file may have several. A directory is known by its inode's number and generation,
-//! which a new directory in its place does not share, and by its name in memory.
+//! rename is under way. A name is known by its address in memory, its directory's, its
+//! hash, and its inode's number and generation, which a new file in its place does not share.
 
 use agentguard_common::identity::PolicyRecord;
+use agentguard_common::limits;
 use agentguard_common::path::Position;
 use aya_ebpf::Global;
 
@@ -23,24 +23,12 @@ pub static RENAME_LOCK: Global<u64> = Global::new(0);
 const OVERLAYFS: u64 = 0x794c_7630;
 const FUSE: u64 = 0x6573_5546;
 
-/// A directory.
-#[repr(C)]
-pub struct PlaceKey {
-    dentry: u64,
-    inode: u64,
-    device: u32,
-    generation: u32,
-}
-
-/// What is kept.
+/// What is kept, at a slot that the name's hash gives: the last one there stays.
 #[repr(C)]
 pub struct Place {
     reached: u64,
-    generation: u32,
-    starts: u32,
-    renames: u64,
-    /// [`mix`] of the key and everything above. The map gives elements that it evicts to
-    /// other keys at once, also while a program reads them: then this does not match.
+    /// [`check`] of the name and all that `reached` depends on. Both words are written one
+    /// after the other, also while a program reads them: then this does not match.
     check: u64,
 }
 
@@ -77,20 +65,26 @@ impl Reached {
     }
 }
 
-/// The count of renames; `None` if it is not known or one is under way.
+/// No count of renames: it is not known, or one is under way.
+const UNKNOWN: u64 = u64::MAX;
+
+/// The count of renames, for [`recall`] and [`keep`].
 #[inline(always)]
-pub fn renames() -> Option<u32> {
+pub fn renames() -> u64 {
     let address = RENAME_LOCK.load();
     if address == 0 {
-        return None;
+        return UNKNOWN;
     }
-    kernel::probe::<u32>(address).filter(|count| count & 1 == 0)
+    match kernel::probe::<u32>(address) {
+        Some(count) if count & 1 == 0 => u64::from(count),
+        _ => UNKNOWN,
+    }
 }
 
-/// Where an earlier walk under this policy ended at this directory, if that still holds.
+/// Where an earlier walk under this policy ended at this name, if that still holds.
 #[inline(always)]
-pub fn recall(policy: &PolicyRecord, directory: Dentry, renames: u32) -> Option<Reached> {
-    match look_up(policy, directory, renames) {
+pub fn recall(policy: &PolicyRecord, name: Dentry, renames: u64) -> Option<Reached> {
+    match look_up(policy, name, renames) {
         Reached::NONE => None,
         reached => Some(Reached(reached)),
     }
@@ -98,73 +92,70 @@ pub fn recall(policy: &PolicyRecord, directory: Dentry, renames: u32) -> Option<
 
 /// Not inlined: its stack is free again before the walk.
 #[inline(never)]
-fn look_up(policy: &PolicyRecord, directory: Dentry, renames: u32) -> u64 {
-    let Some(key) = key(directory) else {
+fn look_up(policy: &PolicyRecord, name: Dentry, renames: u64) -> u64 {
+    if renames == UNKNOWN {
+        return Reached::NONE;
+    }
+    let Some(key) = key(policy, name) else {
         return Reached::NONE;
     };
-    let Some(place) = PLACES.get_ptr(&key) else {
+    let Some(place) = PLACES.get_ptr(slot(key)) else {
         return Reached::NONE;
     };
     // SAFETY: map memory, checked for null; believed when the check matches.
-    let place = unsafe {
-        Place {
-            reached: (&raw const (*place).reached).read_volatile(),
-            generation: (&raw const (*place).generation).read_volatile(),
-            starts: (&raw const (*place).starts).read_volatile(),
-            renames: (&raw const (*place).renames).read_volatile(),
-            check: (&raw const (*place).check).read_volatile(),
-        }
+    let (reached, kept) = unsafe {
+        (
+            (&raw const (*place).reached).read_volatile(),
+            (&raw const (*place).check).read_volatile(),
+        )
     };
-    let current = place.generation == policy.generation
-        && place.starts == policy.starts
-        && place.renames == u64::from(renames);
-    if current && place.check == mix(&key, &place) { place.reached } else { Reached::NONE }
+    if kept == check(key, reached, renames) { reached } else { Reached::NONE }
 }
 
-/// Keeps where a walk to a directory ended, for the count of renames from before it.
+/// Keeps where a walk to a name ended, for the count of renames from before it.
 #[inline(never)]
-pub fn keep(policy: &PolicyRecord, directory: Dentry, renames: u32, reached: u64) -> u64 {
+pub fn keep(policy: &PolicyRecord, name: Dentry, renames: u64, reached: u64) -> u64 {
     // Different directories there can have the same number.
-    if matches!(directory.super_block().magic(), OVERLAYFS | FUSE) {
+    if renames == UNKNOWN || matches!(name.super_block().magic(), OVERLAYFS | FUSE) {
         return reached;
     }
-    let Some(key) = key(directory) else {
-        return reached;
-    };
-    let mut place = Place {
-        reached,
-        generation: policy.generation,
-        starts: policy.starts,
-        renames: u64::from(renames),
-        check: 0,
-    };
-    place.check = mix(&key, &place);
-    // A full table evicts; what cannot be kept is walked to again.
-    let _ = PLACES.insert(&key, &place, 0);
+    if let Some(key) = key(policy, name)
+        && let Some(place) = PLACES.get_ptr_mut(slot(key))
+    {
+        // SAFETY: map memory, checked for null; readers compare the check.
+        unsafe {
+            (&raw mut (*place).check).write_volatile(0);
+            (&raw mut (*place).reached).write_volatile(reached);
+            (&raw mut (*place).check).write_volatile(check(key, reached, renames));
+        }
+    }
     reached
 }
 
+/// A hash of the name and the policy; none for what has no inode yet.
 #[inline(always)]
-fn key(directory: Dentry) -> Option<PlaceKey> {
-    let inode = directory.inode();
+fn key(policy: &PolicyRecord, name: Dentry) -> Option<u64> {
+    let inode = name.inode();
     if inode.0.is_null() {
         return None;
     }
-    Some(PlaceKey {
-        dentry: verifier::number(directory.0 as u64),
-        inode: inode.number(),
-        device: directory.super_block().device(),
-        generation: inode.generation(),
-    })
+    let mut sum = hash::with(hash::START, verifier::number(name.0 as u64));
+    sum = hash::with(sum, verifier::number(name.parent().0 as u64));
+    sum = hash::with(sum, name.name_hash());
+    sum = hash::with(sum, inode.number());
+    sum = hash::with(sum, u64::from(name.super_block().device()) << 32 | u64::from(inode.generation()));
+    Some(hash::with(sum, u64::from(policy.generation) << 32 | u64::from(policy.starts)))
 }
 
-/// Mixes all words of an element into one.
+/// The slot of a key.
 #[inline(always)]
-fn mix(key: &PlaceKey, place: &Place) -> u64 {
-    let mut sum = hash::with(hash::START, key.dentry);
-    sum = hash::with(sum, key.inode);
-    sum = hash::with(sum, u64::from(key.device) << 32 | u64::from(key.generation));
-    sum = hash::with(sum, place.reached);
-    sum = hash::with(sum, u64::from(place.generation) << 32 | u64::from(place.starts));
-    hash::with(sum, place.renames)
+fn slot(key: u64) -> u32 {
+    key as u32 & (limits::PLACES - 1)
 }
+
+#[inline(always)]
+fn check(key: u64, reached: u64, renames: u64) -> u64 {
+    hash::with(hash::with(key, reached), renames)
+}
+
+const _: () = assert!(limits::PLACES.is_power_of_two());

@@ -6,6 +6,7 @@
 //! users) are written as numbers in manifests and in the configuration.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 /// Reads the two files anew for every question: they are small, the questions
@@ -42,6 +43,27 @@ impl Accounts {
     #[must_use]
     pub fn gid(&self, group: &str) -> Option<u32> {
         group.parse().ok().or_else(|| id_of(&self.group, group))
+    }
+
+    /// The home directories that belong to their users, each once: those of services that
+    /// share one with the system (`/bin`, `/var/mail`) do not.
+    #[must_use]
+    pub fn homes(&self) -> Vec<PathBuf> {
+        let text = fs::read_to_string(&self.passwd).unwrap_or_default();
+        let mut homes: Vec<PathBuf> = text
+            .lines()
+            .filter_map(|line| {
+                let mut fields = line.split(':').skip(2);
+                let uid: u32 = fields.next()?.parse().ok()?;
+                let home = PathBuf::from(fields.nth(2)?);
+                let found = fs::metadata(&home).ok()?;
+                let is_own = found.is_dir() && found.uid() == uid;
+                (is_own && home.is_absolute() && home != std::path::Path::new("/")).then_some(home)
+            })
+            .collect();
+        homes.sort_unstable();
+        homes.dedup();
+        homes
     }
 
     /// The first name with this user id.

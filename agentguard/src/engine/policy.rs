@@ -22,9 +22,10 @@ use crate::memory;
 use crate::mounts::MountTable;
 use crate::pipeline::Message;
 use crate::policy::compile::Compiled;
-use crate::policy::compile::protected::Protection;
+use crate::policy::compile::protected::{self, Protection};
 use crate::policy::manifest::Manifest;
 use crate::policy::{self, Diagnostic, LoadOptions};
+use crate::users::Accounts;
 
 /// What asks for a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -317,10 +318,13 @@ fn compile(
 ) -> Result<Compiled, LoadError> {
     let mounts = MountTable::read(&sources.mountinfo)
         .map_err(|error| FileError::new("read", &sources.mountinfo, error))?;
-    let compiled = policy::compile::compile(set, &mounts, &sources.own, registry.generation)
-        .map_err(|diagnostics| LoadError::Manifests {
+    let mut own = sources.own.clone();
+    own.extend(protected::in_homes(&Accounts::default().homes()));
+    let compiled = policy::compile::compile(set, &mounts, &own, registry.generation).map_err(
+        |diagnostics| LoadError::Manifests {
             problems: diagnostics.iter().map(ToString::to_string).collect(),
-        })?;
+        },
+    )?;
     registry.save(&sources.registry)?;
     Ok(compiled)
 }

@@ -2,7 +2,7 @@
 //! it. Credentials and keys can be lifted by an allow rule that spells them out;
 //! AgentGuard's own files cannot be lifted at all.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use agentguard_common::verb::{Verb, Verbs};
@@ -37,50 +37,219 @@ const CHANGES: Verbs = Verbs::of(Verb::Write)
     .and(Verb::Delete)
     .and(Verb::Attributes);
 
-/// Below a home directory: name, path.
-const IN_HOMES: [(&str, &str); 17] = [
-    // Private keys, and authorized_keys, which is a way back in.
-    ("ssh", ".ssh"),
-    // Signing and decryption keys.
-    ("gpg", ".gnupg"),
-    // Long-lived cloud credentials.
-    ("aws", ".aws"),
-    ("azure", ".azure"),
-    ("gcloud", ".config/gcloud"),
-    // Cluster credentials.
-    ("kube", ".kube"),
-    // Registry credentials.
-    ("docker", ".docker/config.json"),
-    ("containers", ".config/containers/auth.json"),
-    // Publishing tokens: an agent that has one can ship code to others.
-    ("npm", ".npmrc"),
-    ("pypi", ".pypirc"),
-    ("cargo", ".cargo/credentials.toml"),
-    // Passwords in clear text.
-    ("netrc", ".netrc"),
-    ("git", ".git-credentials"),
-    ("postgres", ".pgpass"),
-    // Session cookies and saved passwords.
-    ("firefox", ".mozilla"),
-    ("chrome", ".config/google-chrome"),
-    ("chromium", ".config/chromium"),
+/// Below a home directory: name, path, why.
+const IN_HOMES: [(&str, &str, &str); 48] = [
+    (
+        "ssh",
+        ".ssh",
+        "private keys, and authorized_keys, which is a way back in",
+    ),
+    ("gpg", ".gnupg", "signing and decryption keys"),
+    ("aws", ".aws", "long-lived cloud credentials"),
+    ("azure", ".azure", "cloud credentials"),
+    ("gcloud", ".config/gcloud", "cloud credentials"),
+    ("digitalocean", ".config/doctl", "cloud credentials"),
+    ("oci", ".oci", "cloud credentials"),
+    (
+        "terraform",
+        ".terraform.d/credentials.tfrc.json",
+        "tokens for infrastructure",
+    ),
+    (
+        "vault",
+        ".vault-token",
+        "opens the store of all other secrets",
+    ),
+    ("kube", ".kube", "cluster credentials"),
+    ("docker", ".docker/config.json", "registry credentials"),
+    (
+        "containers",
+        ".config/containers/auth.json",
+        "registry credentials",
+    ),
+    (
+        "helm",
+        ".config/helm/registry/config.json",
+        "registry credentials",
+    ),
+    (
+        "npm",
+        ".npmrc",
+        "publishing tokens: an agent that has one can ship code to others",
+    ),
+    ("yarn", ".yarnrc.yml", "publishing tokens"),
+    ("pypi", ".pypirc", "publishing tokens"),
+    ("pip", ".pip/pip.conf", "passwords of package indexes"),
+    (
+        "pip",
+        ".config/pip/pip.conf",
+        "passwords of package indexes",
+    ),
+    ("cargo", ".cargo/credentials.toml", "publishing tokens"),
+    (
+        "cargo",
+        ".cargo/credentials",
+        "publishing tokens, in the older place",
+    ),
+    ("gem", ".gem/credentials", "publishing tokens"),
+    (
+        "maven",
+        ".m2/settings.xml",
+        "passwords of package repositories",
+    ),
+    (
+        "gradle",
+        ".gradle/gradle.properties",
+        "passwords of package repositories, signing keys",
+    ),
+    ("composer", ".composer/auth.json", "tokens for code hosts"),
+    (
+        "composer",
+        ".config/composer/auth.json",
+        "tokens for code hosts",
+    ),
+    (
+        "nuget",
+        ".nuget/NuGet/NuGet.Config",
+        "passwords of package repositories",
+    ),
+    ("netrc", ".netrc", "passwords in clear text"),
+    ("git", ".git-credentials", "passwords in clear text"),
+    ("git", ".config/git/credentials", "passwords in clear text"),
+    ("github", ".config/gh", "tokens for code hosts"),
+    ("gitlab", ".config/glab-cli", "tokens for code hosts"),
+    ("postgres", ".pgpass", "database passwords"),
+    ("mysql", ".my.cnf", "database passwords"),
+    ("mysql", ".mylogin.cnf", "database passwords"),
+    ("pass", ".password-store", "a person's passwords"),
+    ("keyrings", ".local/share/keyrings", "a person's passwords"),
+    ("kwallet", ".local/share/kwalletd", "a person's passwords"),
+    ("firefox", ".mozilla", "session cookies and saved passwords"),
+    (
+        "firefox",
+        "snap/firefox/common/.mozilla",
+        "session cookies and saved passwords",
+    ),
+    (
+        "firefox",
+        ".var/app/org.mozilla.firefox",
+        "session cookies and saved passwords",
+    ),
+    ("thunderbird", ".thunderbird", "mail and its passwords"),
+    (
+        "chrome",
+        ".config/google-chrome",
+        "session cookies and saved passwords",
+    ),
+    (
+        "chromium",
+        ".config/chromium",
+        "session cookies and saved passwords",
+    ),
+    (
+        "chromium",
+        "snap/chromium/common/chromium",
+        "session cookies and saved passwords",
+    ),
+    (
+        "brave",
+        ".config/BraveSoftware",
+        "session cookies and saved passwords",
+    ),
+    (
+        "edge",
+        ".config/microsoft-edge",
+        "session cookies and saved passwords",
+    ),
+    (
+        "opera",
+        ".config/opera",
+        "session cookies and saved passwords",
+    ),
+    (
+        "xauthority",
+        ".Xauthority",
+        "lets its reader type and look into a person's screen",
+    ),
 ];
 
-/// On the host: name, pattern.
-const ON_HOST: [(&str, &str); 9] = [
-    // The kernel's memory, and so everybody's.
-    ("kernel-memory", "/proc/kcore"),
-    // Password hashes.
-    ("shadow", "/etc/shadow"),
-    ("shadow", "/etc/shadow-"),
-    ("gshadow", "/etc/gshadow"),
-    ("gshadow", "/etc/gshadow-"),
-    // Keys with which the host proves itself.
-    ("ssh-host-keys", "/etc/ssh/ssh_host_*_key"),
-    ("tls-keys", "/etc/ssl/private/**"),
-    // Cluster and root credentials.
-    ("kubernetes", "/etc/kubernetes/**"),
-    ("sudoers", "/etc/sudoers.d/**"),
+/// On the host: name, pattern, why.
+const ON_HOST: [(&str, &str, &str); 23] = [
+    (
+        "kernel-memory",
+        "/proc/kcore",
+        "the kernel's memory, and so everybody's",
+    ),
+    ("shadow", "/etc/shadow", "password hashes"),
+    ("shadow", "/etc/shadow-", "password hashes"),
+    ("gshadow", "/etc/gshadow", "password hashes"),
+    ("gshadow", "/etc/gshadow-", "password hashes"),
+    (
+        "opasswd",
+        "/etc/security/opasswd",
+        "hashes of former passwords",
+    ),
+    ("sudoers", "/etc/sudoers", "who may become root"),
+    ("sudoers", "/etc/sudoers.d/**", "who may become root"),
+    (
+        "ssh-host-keys",
+        "/etc/ssh/ssh_host_*_key",
+        "keys with which the host proves itself",
+    ),
+    (
+        "tls-keys",
+        "/etc/ssl/private/**",
+        "keys with which services prove themselves",
+    ),
+    (
+        "letsencrypt",
+        "/etc/letsencrypt/archive/**",
+        "keys with which services prove themselves",
+    ),
+    (
+        "letsencrypt",
+        "/etc/letsencrypt/accounts/**",
+        "keys that get certificates in the host's name",
+    ),
+    (
+        "kerberos",
+        "/etc/krb5.keytab",
+        "keys with which the host and its services prove themselves",
+    ),
+    ("wireguard", "/etc/wireguard/**", "private keys of tunnels"),
+    (
+        "networks",
+        "/etc/NetworkManager/system-connections/**",
+        "passwords of networks and tunnels",
+    ),
+    (
+        "disk-keys",
+        "/etc/cryptsetup-keys.d/**",
+        "keys of encrypted disks",
+    ),
+    (
+        "machine-credentials",
+        "/etc/credstore/**",
+        "credentials that systemd hands to services",
+    ),
+    (
+        "machine-credentials",
+        "/etc/credstore.encrypted/**",
+        "credentials that systemd hands to services",
+    ),
+    (
+        "machine-credentials",
+        "/run/credentials/**",
+        "credentials that systemd handed to services",
+    ),
+    ("kubernetes", "/etc/kubernetes/**", "cluster credentials"),
+    ("kubernetes", "/var/lib/kubelet/**", "secrets of all pods"),
+    ("rancher", "/etc/rancher/**", "cluster credentials"),
+    (
+        "rancher",
+        "/var/lib/rancher/k3s/server/**",
+        "cluster credentials",
+    ),
 ];
 
 /// AgentGuard's own: name, pattern, verbs.
@@ -102,14 +271,12 @@ pub fn protections() -> &'static [Protection] {
     static PROTECTIONS: OnceLock<Vec<Protection>> = OnceLock::new();
     PROTECTIONS.get_or_init(|| {
         let mut all = Vec::new();
-        for (name, path) in IN_HOMES {
-            for home in ["/root", "/home/*"] {
-                add(&mut all, name, &format!("{home}/{path}"), ALL, true);
-                // A directory is protected with everything below it.
-                add(&mut all, name, &format!("{home}/{path}/**"), ALL, true);
+        for (name, path, _) in IN_HOMES {
+            for home in USUAL_HOMES {
+                add_tree(&mut all, name, &format!("{home}/{path}"));
             }
         }
-        for (name, pattern) in ON_HOST {
+        for (name, pattern, _) in ON_HOST {
             add(&mut all, name, pattern, ALL, true);
         }
         for (name, pattern, verbs) in OWN {
@@ -117,6 +284,31 @@ pub fn protections() -> &'static [Protection] {
         }
         all
     })
+}
+
+/// Where home directories usually are.
+const USUAL_HOMES: [&str; 2] = ["/root", "/home/*"];
+
+/// Protections in home directories that are not at the usual places, and of what is in any
+/// home by a symbolic link.
+#[must_use]
+pub fn in_homes(homes: &[PathBuf]) -> Vec<Protection> {
+    let mut all = Vec::new();
+    for home in homes {
+        let is_usual = home == Path::new("/root") || home.parent() == Some(Path::new("/home"));
+        for (name, path, _) in IN_HOMES {
+            let place = home.join(path);
+            if !is_usual {
+                add_tree(&mut all, name, &place.display().to_string());
+            }
+            if let Ok(real) = place.canonicalize()
+                && real != place
+            {
+                add_tree(&mut all, name, &real.display().to_string());
+            }
+        }
+    }
+    all
 }
 
 /// Protections of a daemon's own places, for one that is configured to other directories
@@ -141,8 +333,15 @@ pub fn own_places(state: &Path, agents: &Path, runtime: &Path, pins: &Path) -> V
     all
 }
 
+/// A file, or a directory with everything below it.
+fn add_tree(all: &mut Vec<Protection>, name: &'static str, place: &str) {
+    add(all, name, place, ALL, true);
+    add(all, name, &format!("{place}/**"), ALL, true);
+}
+
 fn add(all: &mut Vec<Protection>, name: &'static str, text: &str, verbs: Verbs, liftable: bool) {
-    // Constant patterns; a test holds that every one of them parses.
+    // A test holds that every constant one parses; a home whose name is no pattern (it has
+    // a `*`) is left to the rules.
     let Ok(pattern) = PathPattern::parse(text) else {
         return;
     };
@@ -166,7 +365,55 @@ mod tests {
 
     #[test]
     fn every_protection_parses() {
-        let expected = IN_HOMES.len() * 4 + ON_HOST.len() + OWN.len();
+        let expected = IN_HOMES.len() * 2 * USUAL_HOMES.len() + ON_HOST.len() + OWN.len();
         assert_eq!(protections().len(), expected);
+    }
+
+    /// The list that people read has the same entries, each with why.
+    #[test]
+    fn the_document_lists_every_entry() {
+        let document = include_str!("../../../../docs/protected-set.md");
+        let rows: Vec<&str> = document
+            .lines()
+            .filter(|line| line.starts_with("| `built-in:"))
+            .collect();
+        let mut expected = Vec::new();
+        for (name, path, why) in IN_HOMES {
+            expected.push(format!("| `built-in:{name}` | `~/{path}` | {why} |"));
+        }
+        for (name, pattern, why) in ON_HOST {
+            expected.push(format!("| `built-in:{name}` | `{pattern}` | {why} |"));
+        }
+        let missing: Vec<&String> = expected
+            .iter()
+            .filter(|row| !rows.contains(&row.as_str()))
+            .collect();
+        assert!(
+            missing.is_empty(),
+            "docs/protected-set.md lacks:\n{missing:#?}"
+        );
+        assert_eq!(rows.len(), expected.len(), "docs/protected-set.md has more");
+    }
+
+    #[test]
+    fn homes_elsewhere_and_links_in_homes_are_protected() {
+        let place = tempfile::tempdir().unwrap();
+        let place = place.path().canonicalize().unwrap();
+        let (home, other) = (place.join("u"), place.join("dotfiles"));
+        std::fs::create_dir_all(home.join(".config")).unwrap();
+        std::fs::create_dir_all(other.join("ssh")).unwrap();
+        std::os::unix::fs::symlink(other.join("ssh"), home.join(".ssh")).unwrap();
+        let texts: Vec<String> = in_homes(std::slice::from_ref(&home))
+            .into_iter()
+            .map(|protection| protection.text)
+            .collect();
+        for wanted in [
+            home.join(".ssh"),
+            home.join(".aws/**"),
+            other.join("ssh/**"),
+        ] {
+            assert!(texts.contains(&wanted.display().to_string()), "{wanted:?}");
+        }
+        assert!(in_homes(&[PathBuf::from("/root")]).len() < IN_HOMES.len());
     }
 }

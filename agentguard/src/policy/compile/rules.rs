@@ -118,14 +118,21 @@ impl RuleList {
                 verb: Verb::Read,
                 verdict: Verdict::Deny,
             });
-            list.paths.push(PathRule {
-                pattern: protection.pattern.clone(),
-                verbs: protection.verbs,
-                verdict: Verdict::Deny,
-                index,
-                lifted_at: protection.lifted_at,
-                spelt: 0,
-            });
+            let resolved = links
+                .resolve(&protection.pattern)
+                .map(|(pattern, _)| pattern);
+            for pattern in std::iter::once(protection.pattern.clone()).chain(resolved) {
+                let is_name = |part: &&Component| !matches!(part, Component::AnyDepth);
+                let spelt_out = pattern.iter().filter(is_name).count();
+                list.paths.push(PathRule {
+                    pattern,
+                    verbs: protection.verbs,
+                    verdict: Verdict::Deny,
+                    index,
+                    lifted_at: protection.lifted_at.map(|_| spelt_out),
+                    spelt: 0,
+                });
+            }
         }
         list.protected = u32::try_from(list.names.len()).unwrap_or(u32::MAX);
         for verb in PATH_VERBS {
