@@ -84,6 +84,10 @@ pub const DENIALS_RING_BYTES: u32 = 2 * 1024 * 1024;
 /// operations cannot push out a denial. Full: dropped and counted.
 pub const AUDIT_RING_BYTES: u32 = 4 * 1024 * 1024;
 
+/// Bytes of the ring for hard links that anybody makes, so that a copy made of links cannot
+/// push out what agents do. Full: counted, and all files are looked at anew.
+pub const LINKED_RING_BYTES: u32 = 512 * 1024;
+
 /// The big tables hold two generations, one in each half: a reload fills the half
 /// that is not in force. Half of this many states, rows, nodes, ... per generation.
 pub const BANKS: u32 = 2;

@@ -41,6 +41,8 @@ pub mod map {
     pub const DENIALS: &str = "DENIALS";
     /// Ring of everything else.
     pub const AUDIT: &str = "AUDIT";
+    /// Ring of hard links.
+    pub const LINKED: &str = "LINKED";
     /// Decisions per agent, verb and verdict.
     pub const DECISIONS: &str = "DECISIONS";
     /// Errors and drops by place.

@@ -22,7 +22,7 @@ use aya_ebpf::helpers::generated::{
 use crate::address::Destination;
 use crate::enforce::Settled;
 use crate::kernel::{Dentry, Task};
-use crate::maps::{AUDIT, COUNTERS, DENIALS};
+use crate::maps::{AUDIT, COUNTERS, DENIALS, LINKED};
 use crate::{atomic, fold, verifier};
 
 /// Who a record is about.
@@ -144,7 +144,7 @@ fn path_record<R, const TAIL: usize>(
 fn link_record<R, const TAIL: usize>(file: Dentry, name: Dentry) {
     // SAFETY: helper call on a ring map with a constant size.
     let record = unsafe {
-        let ring = ptr::from_ref(&AUDIT).cast_mut().cast();
+        let ring = ptr::from_ref(&LINKED).cast_mut().cast();
         bpf_ringbuf_reserve(ring, size_of::<R>() as u64, 0)
     };
     if record.is_null() {

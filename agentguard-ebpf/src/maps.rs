@@ -142,6 +142,9 @@ pub static DENIALS: RingBuf<u64, { limits::DENIALS_RING_BYTES as usize }> = Ring
 /// Everything else.
 #[btf_map]
 pub static AUDIT: RingBuf<u64, { limits::AUDIT_RING_BYTES as usize }> = RingBuf::new();
+/// Hard links, whoever makes them.
+#[btf_map]
+pub static LINKED: RingBuf<u64, { limits::LINKED_RING_BYTES as usize }> = RingBuf::new();
 /// Decisions by agent.
 #[btf_map]
 pub static DECISIONS: Array<[u64; DECISION_SLOTS], { limits::AGENTS as usize }, MMAPABLE> = Array::new();

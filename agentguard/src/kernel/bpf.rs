@@ -43,6 +43,7 @@ pub struct Bpf {
     folds: OwnedFd,
     denials: RingBuf<MapData>,
     audit: RingBuf<MapData>,
+    linked: RingBuf<MapData>,
 }
 
 /// Counts of one agent: mode, verb, verdict.
@@ -70,6 +71,7 @@ pub fn open(options: &Options) -> Result<Bpf, KernelError> {
     let folds = maps(map::FOLDS)?;
     let denials = ring(&mut object, map::DENIALS)?;
     let audit = ring(&mut object, map::AUDIT)?;
+    let linked = ring(&mut object, map::LINKED)?;
     Ok(Bpf {
         options: options.clone(),
         hooks,
@@ -85,6 +87,7 @@ pub fn open(options: &Options) -> Result<Bpf, KernelError> {
         folds,
         denials,
         audit,
+        linked,
     })
 }
 
@@ -334,12 +337,13 @@ impl Port for Bpf {
     }
 
     fn ring_fds(&self) -> Vec<RawFd> {
-        vec![self.denials.as_raw_fd(), self.audit.as_raw_fd()]
+        let rings = [&self.denials, &self.linked, &self.audit];
+        rings.map(AsRawFd::as_raw_fd).to_vec()
     }
 
     fn drain(&mut self, at_most: usize, into: &mut Vec<RawRecord>) {
         let upto = into.len() + at_most;
-        for ring in [&mut self.denials, &mut self.audit] {
+        for ring in [&mut self.denials, &mut self.linked, &mut self.audit] {
             while into.len() < upto
                 && let Some(record) = ring.next()
             {

@@ -23,7 +23,7 @@ use super::{Hook, KernelError, Options, sys};
 static OBJECT: &[u8] = aya::include_bytes_aligned!("agentguard.bpf.o");
 
 /// Maps that are pinned: everything but constants.
-pub const PINNED_MAPS: [&str; 21] = {
+pub const PINNED_MAPS: [&str; 22] = {
     use agentguard_common::names::map;
     [
         map::TASKS,
@@ -45,6 +45,7 @@ pub const PINNED_MAPS: [&str; 21] = {
         map::NET_PORTS,
         map::DENIALS,
         map::AUDIT,
+        map::LINKED,
         map::DECISIONS,
         map::COUNTERS,
     ]
