@@ -56,6 +56,13 @@ fn run(attempts: &[&Attempt], entries: &BTreeMap<String, Entry>) -> Result<Vec<L
             late(field).with_context(|| format!("late preparation of {}", attempt.id))?;
         }
     }
+    if attempts.iter().any(|attempt| attempt.late.is_some()) {
+        match stage.settle() {
+            Ok(()) => step("the daemon has heard of what came late"),
+            // Attempts tell which of it the daemon does not know.
+            Err(error) => step(&format!("{error:#}")),
+        }
+    }
     let mut lines = Vec::new();
     for user in User::BOTH {
         let mut team = Team {

@@ -1,37 +1,37 @@
-//! What only some file systems have: shared blocks, subvolumes, projects, names
-//! without regard to case.
+//! What btrfs has beside files: shared blocks, subvolumes and their snapshots.
 
 use std::fs;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use agentguard_tests::daemon::both;
 use anyhow::{Result, ensure};
-use nix::libc::{O_CREAT, O_RDONLY, O_RDWR, O_WRONLY};
+use nix::libc::{O_RDONLY, O_RDWR};
 use nix::mount::{MsFlags, mount};
 
 use crate::attempt::{Attempt, read, write};
+use crate::disks::{BLOCK, Disk, ruled, vault};
 use crate::field::Field;
-use crate::sys::{self, Fail, Try, call};
-use crate::{mounts, snapshot};
+use crate::snapshot;
+use crate::sys::{self, Fail, Try, call, content, marked};
 
 const FICLONE: u64 = 0x4004_9409;
 const FICLONERANGE: u64 = 0x4020_940d;
 const FIDEDUPERANGE: u64 = 0xc018_9436;
-const FS_IOC_SETFLAGS: u64 = 0x4008_6602;
-const FS_CASEFOLD: u64 = 0x4000_0000;
-const FS_IOC_FSGETXATTR: u64 = 0x801c_581f;
-const FS_IOC_FSSETXATTR: u64 = 0x401c_5820;
-const FS_IOC_GETVERSION: u64 = 0x8008_7601;
-const FS_IOC_SETVERSION: u64 = 0x4008_7602;
-const BLOCK: usize = 4096;
-/// The least that mkfs.btrfs takes.
-const BTRFS: Kind = ("btrfs", 120 << 20);
-const EXT4: Kind = ("ext4", 8 << 20);
-
-/// A file system, and the size of one.
-type Kind = (&'static str, u64);
+const BTRFS_IOC_SNAP_CREATE: u64 = 0x5000_9401;
+const BTRFS_IOC_SNAP_DESTROY: u64 = 0x5000_940f;
+const BTRFS_IOC_TREE_SEARCH: u64 = 0xd000_9411;
+const BTRFS_IOC_SUBVOL_SETFLAGS: u64 = 0x4008_941a;
+const BTRFS_SUBVOL_RDONLY: u64 = 2;
+const BTRFS_IOC_SEND: u64 = 0x4048_9426;
+const BTRFS: Disk = Disk {
+    kind: "btrfs",
+    // The least that its mkfs takes.
+    size: 120 << 20,
+    options: &["-q"],
+};
 
 pub const ATTEMPTS: &[Attempt] = &[
     write("ficlone-inherited", |field| {
@@ -52,12 +52,12 @@ pub const ATTEMPTS: &[Attempt] = &[
     .look(look_at_clone),
     write("fideduperange", dedupe)
         .prepare(cloning)
-        .look(|field| snapshot::blocks(&ruled(field, BTRFS))),
-    write("btrfs-file", |field| marked(&ruled(field, BTRFS)))
+        .look(|field| snapshot::blocks(&BTRFS.file(field))),
+    write("btrfs-file", |field| marked(&BTRFS.file(field)))
         .prepare(cloning)
         .look(look_at_clone),
     write("btrfs-subvolume", |field| {
-        marked(&subvolume(field).join("g"))
+        marked(&below_ruled(field).join("g"))
     })
     .prepare(with_subvolume)
     .look(look_at_subvolume),
@@ -66,12 +66,10 @@ pub const ATTEMPTS: &[Attempt] = &[
     })
     .prepare(|field| {
         with_subvolume(field)?;
-        let device = PathBuf::from(fs::read_to_string(base(field, BTRFS).join("device"))?);
-        let path = subvolume(field);
-        let options = format!(
-            "subvol={}",
-            path.strip_prefix(base(field, BTRFS))?.display()
-        );
+        let device = BTRFS.device(field)?;
+        let path = below_ruled(field);
+        let below = path.strip_prefix(BTRFS.root(field))?;
+        let options = format!("subvol={}", below.display());
         field.make_dir(&field.scratch("d"))?;
         let at = field.scratch("d");
         mount(
@@ -84,124 +82,80 @@ pub const ATTEMPTS: &[Attempt] = &[
         Ok(())
     })
     .look(look_at_subvolume),
-    write("ioctl-set-project-quota", |field| {
-        let fd = sys::open(&ruled(field, EXT4), O_RDONLY)?;
-        let mut attributes = [0; 28];
-        call!(SYS_ioctl, &fd, FS_IOC_FSGETXATTR, &mut attributes[..])?;
-        attributes[12] = 77;
-        call!(SYS_ioctl, &fd, FS_IOC_FSSETXATTR, &attributes[..])?;
+    write("btrfs-subvolume-delete", |field| {
+        let parent = sys::open(&kept(field), O_RDONLY)?;
+        let request = arguments(0, ruled(field));
+        call!(SYS_ioctl, &parent, BTRFS_IOC_SNAP_DESTROY, &request[..])?;
         sys::done()
-    })
-    .prepare(folding)
-    .look(look_at_folding),
-    write("ioctl-set-version", |field| {
-        let fd = sys::open(&ruled(field, EXT4), O_RDONLY)?;
-        call!(SYS_ioctl, &fd, FS_IOC_SETVERSION, &sys::words(&[4711])[..])?;
-        sys::done()
-    })
-    .prepare(folding)
-    .look(|field| {
-        let fd = sys::open(&ruled(field, EXT4), O_RDONLY)?;
-        let mut version = [0; 8];
-        call!(SYS_ioctl, &fd, FS_IOC_GETVERSION, &mut version[..])?;
-        Ok(format!("{version:?}"))
-    }),
-    write("write-other-case", |field| {
-        let path = ruled(field, EXT4);
-        let name = path.file_name().unwrap_or_default().to_ascii_uppercase();
-        let directory = if field.is_control() { "FREE" } else { "RULED" };
-        marked(&base(field, EXT4).join("open").join(directory).join(name))
-    })
-    .prepare(folding)
-    .look(look_at_folding),
-    read("read-other-case", |field| {
-        let directory = if field.is_control() { "SHELF" } else { "VAULT" };
-        sys::read(&sys::open(
-            &base(field, EXT4).join(directory).join("F"),
-            O_RDONLY,
-        )?)
     })
     .prepare(|field| {
-        folding(field)?;
-        let name = if field.is_control() { "shelf" } else { "vault" };
-        let directory = base(field, EXT4).join(name);
-        field.make_dir(&directory)?;
-        field.put(&directory.join("f"))
+        keep(field)?;
+        let path = kept(field).join(ruled(field));
+        subvolume(field, &path)?;
+        field.put(&path.join("g"))
     })
-    .look(|_| {
-        forget_names()?;
-        Ok(String::new())
+    .look(|field| snapshot::of_path(&kept(field).join(ruled(field))))
+    .root_only("without a mount option, subvolumes are deleted with CAP_SYS_ADMIN"),
+    write("btrfs-snapshot-in", |field| {
+        snapshot_of(&kept(field), &BTRFS.open(field).join(ruled(field)), field)
+    })
+    .prepare(keep)
+    .look(|field| {
+        let copy = BTRFS
+            .open(field)
+            .join(ruled(field))
+            .join(snapshot_name(field));
+        Ok(format!("{}", copy.exists()))
     }),
+    read("read-btrfs-snapshot", |field| {
+        snapshot_of(&kept(field), &BTRFS.open(field), field)?;
+        let copy = BTRFS.open(field).join(snapshot_name(field));
+        content(&copy.join(vault(field)).join("f"))
+    })
+    .prepare(keep_secret),
+    read("read-btrfs-send", |field| {
+        let (from, to) = sys::pipe()?;
+        let kept = sys::open(&kept(field), O_RDONLY)?;
+        // Where to; no sources to clone from, no parent; flags; version.
+        let mut request = sys::words(&[to.as_raw_fd() as u64, 0, 0, 0, 0]);
+        request.extend([0; 32]);
+        call!(SYS_ioctl, &kept, BTRFS_IOC_SEND, &request[..])?;
+        sys::read(&from)
+    })
+    .prepare(|field| {
+        keep_secret(field)?;
+        let kept = sys::open(&kept(field), O_RDONLY)?;
+        let flags = sys::words(&[BTRFS_SUBVOL_RDONLY]);
+        call!(SYS_ioctl, &kept, BTRFS_IOC_SUBVOL_SETFLAGS, &flags[..])?;
+        Ok(())
+    })
+    .root_only("sending wants CAP_SYS_ADMIN"),
+    read("read-btrfs-tree-search", search)
+        .prepare(keep_secret)
+        .root_only("the trees are searched with CAP_SYS_ADMIN"),
 ];
 
-fn marked(path: &Path) -> Try {
-    sys::mark(&sys::open(path, O_WRONLY)?)
-}
-
-/// The root of a file system that these attempts share, by user: making one takes long.
-/// It is where the agent may do everything, but for the ruled directories in it.
-fn base(field: &Field, (kind, _): Kind) -> PathBuf {
-    let name = format!("{kind}.{}", field.user.name());
-    field.root.join("ok/work").join(name)
-}
-
-/// The file of this attempt and side: denied in `ruled`, allowed in `free`.
-fn ruled(field: &Field, kind: Kind) -> PathBuf {
-    let directory = if field.is_control() { "free" } else { "ruled" };
-    let name = field.dir.file_name().unwrap_or_default();
-    base(field, kind).join("open").join(directory).join(name)
-}
-
-fn shared(field: &Field, kind: Kind, options: &[&str]) -> Result<()> {
-    let base = base(field, kind);
-    if !base.exists() {
-        let device = mounts::file_system(field, kind, options, &base)?;
-        if kind == EXT4 {
-            fold(&base)?;
-        }
-        fs::write(base.join("device"), device.to_string_lossy().as_bytes())?;
-    }
-    for directory in ["open", "open/ruled", "open/free"] {
-        field.make_dir(&base.join(directory))?;
-    }
-    field.put_bytes(&ruled(field, kind), &[b'.'; BLOCK])
-}
-
 fn cloning(field: &Field) -> Result<()> {
-    shared(field, BTRFS, &["-q"])
+    BTRFS.prepare(field)
 }
 
 fn inner(field: &Field) -> Result<OwnedFd> {
-    Ok(sys::open(&ruled(field, BTRFS), O_RDWR)?)
+    Ok(sys::open(&BTRFS.file(field), O_RDWR)?)
 }
 
 fn look_at_clone(field: &Field) -> Result<String> {
-    snapshot::of_path(&ruled(field, BTRFS))
-}
-
-/// A file of the agent's own with one block.
-fn own_block(field: &Field, byte: u8) -> Try<OwnedFd> {
-    let name = ruled(field, BTRFS);
-    let path = base(field, BTRFS)
-        .join("open")
-        .join(name.file_name().unwrap_or_default())
-        .with_extension(field.side.name());
-    let fd = sys::open(&path, O_RDWR | O_CREAT)?;
-    let block = [byte; BLOCK];
-    call!(SYS_write, &fd, &block[..], BLOCK)?;
-    call!(SYS_fsync, &fd)?;
-    Ok(fd)
+    snapshot::of_path(&BTRFS.file(field))
 }
 
 fn source(field: &Field) -> Try<OwnedFd> {
-    own_block(field, b'!')
+    BTRFS.own_block(field, b'!')
 }
 
 /// Has a block replaced by an equal one of the agent's own; reading and owning the
 /// file is enough for the kernel.
 fn dedupe(field: &Field) -> Try {
-    let to = sys::open(&ruled(field, BTRFS), O_RDONLY)?;
-    let from = own_block(field, b'.')?;
+    let to = sys::open(&BTRFS.file(field), O_RDONLY)?;
+    let from = BTRFS.own_block(field, b'.')?;
     // Offset and length; one target; its descriptor, offset, bytes done, status.
     let mut request = sys::words(&[0, BLOCK as u64, 1, to.as_raw_fd() as u64, 0, 0, 0]);
     call!(SYS_ioctl, &from, FIDEDUPERANGE, &mut request[..])?;
@@ -213,60 +167,84 @@ fn dedupe(field: &Field) -> Try {
     }
 }
 
-fn subvolume(field: &Field) -> PathBuf {
-    ruled(field, BTRFS).with_extension("subvolume")
+fn below_ruled(field: &Field) -> PathBuf {
+    BTRFS.file(field).with_extension("subvolume")
 }
 
 fn with_subvolume(field: &Field) -> Result<()> {
     cloning(field)?;
-    let path = subvolume(field);
-    let made = Command::new("btrfs")
-        .args(["subvolume", "create"])
-        .arg(&path)
-        .output()?;
-    ensure!(made.status.success(), "btrfs: {}", both(&made));
-    field.own(&path, 0o755)?;
+    let path = below_ruled(field);
+    subvolume(field, &path)?;
     field.put(&path.join("g"))
 }
 
+fn subvolume(field: &Field, path: &Path) -> Result<()> {
+    let made = Command::new("btrfs")
+        .args(["subvolume", "create"])
+        .arg(path)
+        .output()?;
+    ensure!(made.status.success(), "btrfs: {}", both(&made));
+    field.own(path, 0o755)
+}
+
 fn look_at_subvolume(field: &Field) -> Result<String> {
-    snapshot::of_path(&subvolume(field))
+    snapshot::of_path(&below_ruled(field))
 }
 
-/// ext4 on which names do not differ by case alone, and with projects.
-fn folding(field: &Field) -> Result<()> {
-    let options = [
-        "-q",
-        "-O",
-        "casefold,project,quota,^metadata_csum",
-        "-E",
-        "encoding=utf8",
-    ];
-    shared(field, EXT4, &options)
+/// A subvolume in which the agent may do everything, but for the names that rules name.
+fn kept(field: &Field) -> PathBuf {
+    let name = snapshot_name(field);
+    BTRFS.root(field).join("kept").join(name)
 }
 
-/// Directories take it over from the one in which they are made.
-fn fold(root: &Path) -> Result<()> {
-    // It is given to empty ones only.
-    fs::remove_dir(root.join("lost+found"))?;
-    let root = sys::open(root, O_RDONLY)?;
-    call!(
-        SYS_ioctl,
-        &root,
-        FS_IOC_SETFLAGS,
-        &sys::words(&[FS_CASEFOLD])[..]
-    )?;
+fn snapshot_name(field: &Field) -> String {
+    let name = field.dir.file_name().unwrap_or_default();
+    format!("{}.{}", name.to_string_lossy(), field.side.name())
+}
+
+fn keep(field: &Field) -> Result<()> {
+    cloning(field)?;
+    field.make_dir(&BTRFS.root(field).join("kept"))?;
+    subvolume(field, &kept(field))
+}
+
+fn keep_secret(field: &Field) -> Result<()> {
+    keep(field)?;
+    let directory = kept(field).join(vault(field));
+    field.make_dir(&directory)?;
+    field.put(&directory.join("f"))?;
+    // In the trees, not only in memory.
+    nix::unistd::syncfs(fs::File::open(&directory)?)?;
     Ok(())
 }
 
-fn look_at_folding(field: &Field) -> Result<String> {
-    let seen = snapshot::of_path(&ruled(field, EXT4))?;
-    forget_names()?;
-    Ok(seen)
+/// `struct btrfs_ioctl_vol_args`: a descriptor and a name.
+fn arguments(fd: u64, name: &str) -> Vec<u8> {
+    let mut bytes = sys::words(&[fd]);
+    bytes.extend(name.as_bytes());
+    bytes.resize(BLOCK, 0);
+    bytes
 }
 
-/// Has the kernel forget how names were last written: who looks one up first decides how
-/// it is remembered.
-fn forget_names() -> Result<()> {
-    Ok(fs::write("/proc/sys/vm/drop_caches", "2")?)
+/// Gives everything in a subvolume further names, below another directory.
+fn snapshot_of(subvolume: &Path, directory: &Path, field: &Field) -> Try {
+    let from = sys::open(subvolume, O_RDONLY)?;
+    let to = sys::open(directory, O_RDONLY)?;
+    let request = arguments(from.as_raw_fd() as u64, &snapshot_name(field));
+    call!(SYS_ioctl, &to, BTRFS_IOC_SNAP_CREATE, &request[..])?;
+    sys::done()
+}
+
+/// Reads what the file system's own tree keeps of the file: small files lie within it.
+fn search(field: &Field) -> Try {
+    const EXTENT_DATA: u32 = 108;
+    let inode = fs::metadata(kept(field).join(vault(field)).join("f"))?.ino();
+    let kept = sys::open(&kept(field), O_RDONLY)?;
+    // The tree of this descriptor; from and to: object, offset, transaction.
+    let mut request = sys::words(&[0, inode, inode, 0, u64::MAX, 0, u64::MAX]);
+    // From and to: type; how many.
+    request.extend(sys::halves(&[EXTENT_DATA, EXTENT_DATA, 1, 0]));
+    request.resize(BLOCK, 0);
+    call!(SYS_ioctl, &kept, BTRFS_IOC_TREE_SEARCH, &mut request[..])?;
+    Ok(request)
 }

@@ -1,9 +1,7 @@
 //! The other system call tables of the same kernel: 32 bits by `int 0x80`, and x32.
 
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use anyhow::Result;
 use nix::libc::{self, MAP_ANONYMOUS, MAP_PRIVATE, O_RDONLY, O_WRONLY, PROT_READ, PROT_WRITE};
 
 use crate::attempt::{Attempt, read, write};
@@ -121,7 +119,7 @@ pub const ATTEMPTS: &[Attempt] = &[
         low.call("write", i386::WRITE, [fd, text, MARK.len() as u32, 0, 0])?;
         sys::done()
     })
-    .inherits(write_only)
+    .inherits(Field::writer)
     .lacks(LACKS),
     read("read-int80-open", |field| {
         let low = Low::new()?;
@@ -139,7 +137,7 @@ pub const ATTEMPTS: &[Attempt] = &[
         )?;
         Ok(low.0.load(got.unsigned_abs() as usize))
     })
-    .inherits(|field| Ok(sys::open(&field.file(), O_RDONLY)?))
+    .inherits(Field::reader)
     .lacks(LACKS),
     write("x32-open", |field| {
         let mut arguments = [(&field.file()).into(), O_WRONLY.into(), 0.into()];
@@ -166,13 +164,9 @@ pub const ATTEMPTS: &[Attempt] = &[
         x32("write", libc::SYS_write, &mut arguments)?;
         sys::done()
     })
-    .inherits(write_only)
+    .inherits(Field::writer)
     .lacks(LACKS),
 ];
-
-fn write_only(field: &Field) -> Result<OwnedFd> {
-    Ok(sys::open(&field.file(), O_WRONLY)?)
-}
 
 fn x32(step: &str, number: i64, arguments: &mut [Arg<'_>]) -> Try<i64> {
     sys::by_number(&format!("x32 {step}"), X32 | number, arguments)
