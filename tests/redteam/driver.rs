@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::libc;
 use serde_json::Value;
 
-use crate::attempt::{Attempt, Tree};
+use crate::attempt::{Attempt, Maker, Tree};
 use crate::catalogue::{self, Entry, Expected};
 use crate::field::{Field, Side, User};
 use crate::report::{self, Control, Line, Outcome};
@@ -213,10 +213,10 @@ fn judge(attempt: &Attempt, entry: &Entry, sides: &Sides, team: &mut Team) -> Re
         control,
         note,
     };
-    let by = if attempt.lifted {
-        &mut team.lifted
-    } else {
-        &mut team.agent
+    let by = match attempt.control {
+        Maker::Agent => &mut team.agent,
+        Maker::Lifted => &mut team.lifted,
+        Maker::Untagged => &mut team.plain,
     };
     let control = observe(attempt, &sides.allowed, by)?;
     let mut note = String::new();

@@ -11,8 +11,9 @@ use nix::libc::{O_RDONLY, O_RDWR};
 use crate::attempt::{Attempt, read, write};
 use crate::disks::{Disk, ruled, vault};
 use crate::field::Field;
-use crate::snapshot;
 use crate::sys::{self, Try, call, content, marked};
+use crate::victim::PROOF;
+use crate::{mounts, snapshot};
 
 const FS_IOC_SETFLAGS: u64 = 0x4008_6602;
 const FS_CASEFOLD: u64 = 0x4000_0000;
@@ -62,13 +63,40 @@ pub const ATTEMPTS: &[Attempt] = &[
     .prepare(disk)
     .inherits(read_write)
     // Contents stay; the blocks are others.
-    .look(|field| snapshot::blocks(&EXT4.file(field))),
+    .look(|field| snapshot::blocks(&EXT4.file(field)))
+    .never(),
     write("ioctl-move-extents-donor", |field| {
         move_extents(EXT4.own_block(field, b'!')?.as_raw_fd(), field.inherited)
     })
     .prepare(disk)
     .inherits(read_write)
-    .look(|field| snapshot::blocks(&EXT4.file(field))),
+    .look(|field| snapshot::blocks(&EXT4.file(field)))
+    .never(),
+    write("ioctl-shut-down", |field| {
+        const EXT4_IOC_SHUTDOWN: u64 = 0x8004_587d;
+        let mine = sys::open(&shared(field), O_RDONLY)?;
+        // With everything written; then nothing more is.
+        call!(SYS_ioctl, &mine, EXT4_IOC_SHUTDOWN, &sys::halves(&[0])[..])?;
+        sys::done()
+    })
+    .prepare(of_its_own)
+    .look(|field| {
+        let file = shared(field).join(ruled(field)).join("g");
+        Ok(format!("written to: {}", field.put(&file).is_ok()))
+    })
+    .root_only("file systems are shut down with CAP_SYS_ADMIN")
+    .never(),
+    write("ioctl-freeze", |field| {
+        const FIFREEZE: u64 = 0xc004_5877;
+        const FITHAW: u64 = 0xc004_5878;
+        let mine = sys::open(&shared(field), O_RDONLY)?;
+        call!(SYS_ioctl, &mine, FIFREEZE, 0)?;
+        call!(SYS_ioctl, &mine, FITHAW, 0)?;
+        Ok(PROOF.to_vec())
+    })
+    .prepare(of_its_own)
+    .root_only("file systems are frozen with CAP_SYS_ADMIN")
+    .never(),
     write("write-other-case", |field| {
         marked(&in_capitals(field, ruled(field)))
     })
@@ -91,6 +119,20 @@ fn look(field: &Field) -> Result<String> {
 
 fn read_write(field: &Field) -> Result<OwnedFd> {
     Ok(sys::open(&EXT4.file(field), O_RDWR)?)
+}
+
+/// A directory of the agent's own in a file system in which others have files too.
+fn shared(field: &Field) -> PathBuf {
+    field.scratch("kept/d")
+}
+
+fn of_its_own(field: &Field) -> Result<()> {
+    let kept = field.scratch("kept");
+    mounts::file_system(field, ("ext4", 4 << 20), &["-q"], &kept)?;
+    let directory = shared(field).join(ruled(field));
+    field.make_dir(&shared(field))?;
+    field.make_dir(&directory)?;
+    field.put(&directory.join("g"))
 }
 
 /// Defragmentation puts the blocks of one file into another, and the other way.

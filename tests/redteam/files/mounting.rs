@@ -100,7 +100,8 @@ pub const ATTEMPTS: &[Attempt] = &[
         sys::done()
     })
     .prepare(mounted)
-    .root_only(WHY),
+    .root_only(WHY)
+    .never(),
     write("mount-setattr", |field| {
         privately_as_control(field)?;
         set_read_only(&field.at("m"))
