@@ -222,6 +222,9 @@ fn race(field: &Field) -> Try {
         field.scratch("next"),
     );
     fs::write(&mine, "")?;
+    // It may be there from an earlier try.
+    let _ = fs::remove_file(&link);
+    let _ = fs::remove_file(&next);
     call!(SYS_symlink, &mine, &link)?;
     let turner = sys::fork(|| {
         loop {
@@ -233,7 +236,9 @@ fn race(field: &Field) -> Try {
     })?;
     let mut refused = None;
     for _ in 0..TRIES {
-        refused = marked(&link).err().or(refused);
+        // What a link says while it is replaced may be anything: only refusals count.
+        let fail = marked(&link).err();
+        refused = fail.filter(|fail| fail.errno == libc::EPERM).or(refused);
         call!(SYS_sched_yield)?;
     }
     call!(SYS_kill, turner.pid, libc::SIGKILL)?;

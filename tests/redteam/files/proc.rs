@@ -218,7 +218,7 @@ fn map_files(field: &Field) -> Try {
     let victim = victim::of(field, O_RDONLY)?;
     for entry in fs::read_dir(victim.proc("map_files"))? {
         let path = entry?.path();
-        if fs::read_link(&path).is_ok_and(|target| target == field.file()) {
+        if fs::read_link(&path)? == field.file() {
             return sys::read(&sys::open(&path, O_RDONLY)?);
         }
     }

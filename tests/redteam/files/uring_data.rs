@@ -52,6 +52,8 @@ pub const ATTEMPTS: &[Attempt] = &[
     write("uring-ftruncate-inherited", |field| {
         let entry = Entry {
             offset: 3,
+            // The kernel wants nothing else to be given.
+            address: 0,
             ..about(field, op::FTRUNCATE, &[], 0)
         };
         run("IORING_OP_FTRUNCATE", &entry)
