@@ -30,11 +30,11 @@ pub fn main(options: &Options) -> Result<ExitCode> {
         })
         .collect();
     ensure!(!picked.is_empty(), "no attempt has such an id");
-    let lines = run(&picked, &entries)?;
     let kernel = nix::sys::utsname::uname()?
         .release()
         .to_string_lossy()
         .into_owned();
+    let lines = run(&picked, &entries, &kernel)?;
     if options.json {
         println!("{}", report::object(&kernel, &lines));
     } else {
@@ -43,7 +43,11 @@ pub fn main(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(lines.iter().any(Line::is_bad))))
 }
 
-fn run(attempts: &[&Attempt], entries: &BTreeMap<String, Entry>) -> Result<Vec<Line>> {
+fn run(
+    attempts: &[&Attempt],
+    entries: &BTreeMap<String, Entry>,
+    kernel: &str,
+) -> Result<Vec<Line>> {
     let begun = Instant::now();
     let step = |what: &str| eprintln!("# {:.1} s: {what}", begun.elapsed().as_secs_f64());
     let mut stage = Stage::set()?;
@@ -81,7 +85,7 @@ fn run(attempts: &[&Attempt], entries: &BTreeMap<String, Entry>) -> Result<Vec<L
             };
             drop(of_user);
             let sides = Sides { allowed, denied };
-            let line = judge(attempt, entry, &sides, &mut team)
+            let line = judge(attempt, entry, kernel, &sides, &mut team)
                 .with_context(|| format!("{} by {}", attempt.id, user.name()))?;
             lines.push(line);
         }
@@ -203,7 +207,13 @@ fn error(answer: &Value) -> Option<(String, i32)> {
     Some((step.to_owned(), i32::try_from(errno).unwrap_or(0)))
 }
 
-fn judge(attempt: &Attempt, entry: &Entry, sides: &Sides, team: &mut Team) -> Result<Line> {
+fn judge(
+    attempt: &Attempt,
+    entry: &Entry,
+    kernel: &str,
+    sides: &Sides,
+    team: &mut Team,
+) -> Result<Line> {
     let user = sides.allowed.user;
     let line = |outcome, control, note| Line {
         id: attempt.id.to_owned(),
@@ -248,7 +258,7 @@ fn judge(attempt: &Attempt, entry: &Entry, sides: &Sides, team: &mut Team) -> Re
     }
     clear(sides);
     note.push_str(&denied.say());
-    let outcome = match (denied.effect, entry.expected) {
+    let outcome = match (denied.effect, entry.expected(kernel)) {
         (false, _) => Outcome::Blocked,
         (true, Expected::Blocked) => Outcome::Through,
         (true, Expected::AllowedAsDesigned) => Outcome::AllowedAsDesigned,
