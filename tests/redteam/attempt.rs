@@ -19,6 +19,17 @@ pub enum Tree {
     Exec,
 }
 
+/// Who makes the control of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Maker {
+    /// The agent that makes the attempt.
+    Agent,
+    /// The agent that has every privilege.
+    Lifted,
+    /// A process without a tag: no agent may do it at all.
+    Untagged,
+}
+
 /// Done by the driver, as untagged root.
 pub type Prepare = fn(&Field) -> Result<()>;
 /// Opens what the tagged process gets from elsewhere.
@@ -51,8 +62,8 @@ pub struct Attempt {
     pub lacks: &'static [(i32, &'static str)],
     /// Another error than `EPERM` by which this technique tells of a refusal.
     pub refusal: Option<i32>,
-    /// The control is made as the agent that has every privilege.
-    pub lifted: bool,
+    /// Who makes the control.
+    pub control: Maker,
 }
 
 fn nothing(_: &Field) -> Result<()> {
@@ -72,7 +83,7 @@ const fn attempt(id: &'static str, tree: Tree, attack: fn(&Field) -> Try) -> Att
         root_only: None,
         lacks: &[],
         refusal: None,
-        lifted: false,
+        control: Maker::Agent,
     }
 }
 
@@ -142,7 +153,13 @@ impl Attempt {
 
     /// With its control as the agent that has every privilege.
     pub const fn lifted(mut self) -> Self {
-        self.lifted = true;
+        self.control = Maker::Lifted;
+        self
+    }
+
+    /// Of what is refused to every agent, with its control without a tag.
+    pub const fn never(mut self) -> Self {
+        self.control = Maker::Untagged;
         self
     }
 }

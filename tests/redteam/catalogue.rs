@@ -20,7 +20,27 @@ pub struct Entry {
     /// In words.
     pub technique: String,
     /// What must happen.
-    pub expected: Expected,
+    expected: Expected,
+    /// The kernel up to which it is allowed, for what older ones do not show.
+    allowed_before: Option<Version>,
+}
+
+/// Major and minor number of a kernel.
+type Version = (u32, u32);
+
+impl Entry {
+    /// What must happen on this release of the kernel.
+    pub fn expected(&self, release: &str) -> Expected {
+        match (self.allowed_before, version(release)) {
+            (Some(before), Some(running)) if running < before => Expected::AllowedAsDesigned,
+            _ => self.expected,
+        }
+    }
+}
+
+fn version(release: &str) -> Option<Version> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 /// Every entry, in the file's order.
@@ -46,10 +66,15 @@ fn entry(value: &Value) -> Result<Entry> {
         "allowed-as-designed" => Expected::AllowedAsDesigned,
         other => anyhow::bail!("catalogue.json: expected {other}"),
     };
+    let allowed_before = value["allowed_before"]
+        .as_str()
+        .map(|text| version(text).with_context(|| format!("catalogue.json: before {text}")))
+        .transpose()?;
     Ok(Entry {
         id: text("id")?,
         technique: text("technique")?,
         expected,
+        allowed_before,
     })
 }
 
@@ -75,10 +100,24 @@ mod tests {
     }
 
     #[test]
+    fn what_older_kernels_do_not_show_is_allowed_there() {
+        let entry = Entry {
+            id: String::new(),
+            technique: String::new(),
+            expected: Expected::Blocked,
+            allowed_before: version("6.8"),
+        };
+        let on = |release| entry.expected(release);
+        assert_eq!(on("6.1.0-56-amd64"), Expected::AllowedAsDesigned);
+        assert_eq!(on("6.12.117+deb12-amd64"), Expected::Blocked);
+        assert_eq!(on("7.3.4"), Expected::Blocked);
+    }
+
+    #[test]
     fn what_is_allowed_says_where_that_is_written() {
         let entries: Vec<Value> = serde_json::from_str(include_str!("catalogue.json")).unwrap();
         for entry in entries {
-            if entry["expected"] == "allowed-as-designed" {
+            if entry["expected"] == "allowed-as-designed" || entry["allowed_before"].is_string() {
                 let why = entry["why"].as_str().unwrap_or_default();
                 assert!(why.len() > 20, "{}: why is that by design?", entry["id"]);
             }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::libc;
 use serde_json::Value;
 
-use crate::attempt::{Attempt, Tree};
+use crate::attempt::{Attempt, Maker, Tree};
 use crate::catalogue::{self, Entry, Expected};
 use crate::field::{Field, Side, User};
 use crate::report::{self, Control, Line, Outcome};
@@ -30,11 +30,11 @@ pub fn main(options: &Options) -> Result<ExitCode> {
         })
         .collect();
     ensure!(!picked.is_empty(), "no attempt has such an id");
-    let lines = run(&picked, &entries)?;
     let kernel = nix::sys::utsname::uname()?
         .release()
         .to_string_lossy()
         .into_owned();
+    let lines = run(&picked, &entries, &kernel)?;
     if options.json {
         println!("{}", report::object(&kernel, &lines));
     } else {
@@ -43,7 +43,11 @@ pub fn main(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(lines.iter().any(Line::is_bad))))
 }
 
-fn run(attempts: &[&Attempt], entries: &BTreeMap<String, Entry>) -> Result<Vec<Line>> {
+fn run(
+    attempts: &[&Attempt],
+    entries: &BTreeMap<String, Entry>,
+    kernel: &str,
+) -> Result<Vec<Line>> {
     let begun = Instant::now();
     let step = |what: &str| eprintln!("# {:.1} s: {what}", begun.elapsed().as_secs_f64());
     let mut stage = Stage::set()?;
@@ -54,6 +58,13 @@ fn run(attempts: &[&Attempt], entries: &BTreeMap<String, Entry>) -> Result<Vec<L
     for (attempt, field) in &fields {
         if let Some(late) = attempt.late {
             late(field).with_context(|| format!("late preparation of {}", attempt.id))?;
+        }
+    }
+    if attempts.iter().any(|attempt| attempt.late.is_some()) {
+        match stage.settle() {
+            Ok(()) => step("the daemon has heard of what came late"),
+            // Attempts tell which of it the daemon does not know.
+            Err(error) => step(&format!("{error:#}")),
         }
     }
     let mut lines = Vec::new();
@@ -74,7 +85,7 @@ fn run(attempts: &[&Attempt], entries: &BTreeMap<String, Entry>) -> Result<Vec<L
             };
             drop(of_user);
             let sides = Sides { allowed, denied };
-            let line = judge(attempt, entry, &sides, &mut team)
+            let line = judge(attempt, entry, kernel, &sides, &mut team)
                 .with_context(|| format!("{} by {}", attempt.id, user.name()))?;
             lines.push(line);
         }
@@ -196,7 +207,13 @@ fn error(answer: &Value) -> Option<(String, i32)> {
     Some((step.to_owned(), i32::try_from(errno).unwrap_or(0)))
 }
 
-fn judge(attempt: &Attempt, entry: &Entry, sides: &Sides, team: &mut Team) -> Result<Line> {
+fn judge(
+    attempt: &Attempt,
+    entry: &Entry,
+    kernel: &str,
+    sides: &Sides,
+    team: &mut Team,
+) -> Result<Line> {
     let user = sides.allowed.user;
     let line = |outcome, control, note| Line {
         id: attempt.id.to_owned(),
@@ -206,10 +223,10 @@ fn judge(attempt: &Attempt, entry: &Entry, sides: &Sides, team: &mut Team) -> Re
         control,
         note,
     };
-    let by = if attempt.lifted {
-        &mut team.lifted
-    } else {
-        &mut team.agent
+    let by = match attempt.control {
+        Maker::Agent => &mut team.agent,
+        Maker::Lifted => &mut team.lifted,
+        Maker::Untagged => &mut team.plain,
     };
     let control = observe(attempt, &sides.allowed, by)?;
     let mut note = String::new();
@@ -241,7 +258,7 @@ fn judge(attempt: &Attempt, entry: &Entry, sides: &Sides, team: &mut Team) -> Re
     }
     clear(sides);
     note.push_str(&denied.say());
-    let outcome = match (denied.effect, entry.expected) {
+    let outcome = match (denied.effect, entry.expected(kernel)) {
         (false, _) => Outcome::Blocked,
         (true, Expected::Blocked) => Outcome::Through,
         (true, Expected::AllowedAsDesigned) => Outcome::AllowedAsDesigned,

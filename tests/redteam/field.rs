@@ -2,13 +2,16 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt as _, lchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use nix::libc::{O_RDONLY, O_RDWR, O_WRONLY};
 use serde_json::Value;
 
 use crate::attempt::{Attempt, Tree};
+use crate::sys;
 
 /// Whether the object is forbidden.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +129,21 @@ impl Field {
     /// Whether this is the control.
     pub fn is_control(&self) -> bool {
         self.side == Side::Allowed
+    }
+
+    /// The file, to read.
+    pub fn reader(&self) -> Result<OwnedFd> {
+        Ok(sys::open(&self.file(), O_RDONLY)?)
+    }
+
+    /// The file, to write.
+    pub fn writer(&self) -> Result<OwnedFd> {
+        Ok(sys::open(&self.file(), O_WRONLY)?)
+    }
+
+    /// The file, to read and write.
+    pub fn both_ways(&self) -> Result<OwnedFd> {
+        Ok(sys::open(&self.file(), O_RDWR)?)
     }
 
     /// Makes the directories, and the file with its token.

@@ -2,11 +2,12 @@
 
 mod aliases;
 mod attributes;
+mod btrfs;
 mod compat;
 mod designed;
 mod devices;
 mod exec;
-mod filesystems;
+mod ext4;
 mod handle;
 mod ioctl;
 mod links;
@@ -23,6 +24,7 @@ mod splice;
 mod tmpfile;
 mod truncate;
 mod uring;
+mod uring_data;
 mod xattrs;
 
 use crate::attempt::Attempt;
@@ -36,6 +38,7 @@ pub fn all() -> Vec<Attempt> {
         mmap::ATTEMPTS,
         splice::ATTEMPTS,
         uring::ATTEMPTS,
+        uring_data::ATTEMPTS,
         tmpfile::ATTEMPTS,
         handle::ATTEMPTS,
         names::ATTEMPTS,
@@ -49,7 +52,8 @@ pub fn all() -> Vec<Attempt> {
         naming::ATTEMPTS,
         aliases::ATTEMPTS,
         overlay::ATTEMPTS,
-        filesystems::ATTEMPTS,
+        btrfs::ATTEMPTS,
+        ext4::ATTEMPTS,
         exec::ATTEMPTS,
         protected::ATTEMPTS,
         compat::ATTEMPTS,

@@ -8,6 +8,7 @@
 
 mod attempt;
 mod catalogue;
+mod disks;
 mod driver;
 mod executor;
 mod field;

@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 
 use agentguard_tests::daemon::both;
 use anyhow::{Context as _, Result, ensure};
@@ -38,7 +39,7 @@ pub fn overlay(field: &Field, lower: &Path, upper: &Path, at: &Path) -> Result<(
         }
     }
     let options = overlay_options(lower, upper, &work);
-    let _ = Command::new("modprobe").arg("overlay").output();
+    need_module("overlay");
     mount(
         Some("overlay"),
         at,
@@ -59,6 +60,17 @@ pub fn overlay_options(lower: &Path, upper: &Path, work: &Path) -> String {
     )
 }
 
+/// Loads a module once; where it is built in or missing, what needs it tells.
+fn need_module(name: &str) {
+    static ASKED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    if let Ok(mut asked) = ASKED.lock()
+        && !asked.iter().any(|known| known == name)
+    {
+        let _ = Command::new("modprobe").arg(name).output();
+        asked.push(name.to_owned());
+    }
+}
+
 fn run(program: &str, arguments: &[&Path]) -> Result<String> {
     let output = Command::new(program)
         .args(arguments)
@@ -66,6 +78,12 @@ fn run(program: &str, arguments: &[&Path]) -> Result<String> {
         .with_context(|| format!("cannot run {program}"))?;
     ensure!(output.status.success(), "{program}: {}", both(&output));
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Mounts the file system of a device.
+pub fn device(device: &Path, kind: &str, at: &Path) -> Result<()> {
+    mount(Some(device), at, Some(kind), MsFlags::empty(), NONE)
+        .with_context(|| format!("{kind} on {}", at.display()))
 }
 
 /// A new file system in a file, on a loop device, mounted; gives back the device.
@@ -79,15 +97,15 @@ pub fn file_system(
     fs::create_dir_all(&images)?;
     let image = images.join(at.to_string_lossy().replace('/', "-"));
     File::create(&image)?.set_len(size)?;
-    let _ = Command::new("modprobe").args(["-a", "loop", kind]).output();
+    need_module("loop");
+    need_module(kind);
     let mut arguments: Vec<&Path> = options.iter().map(Path::new).collect();
     arguments.push(&image);
     run(&format!("mkfs.{kind}"), &arguments)?;
     let device = run("losetup", &["--find".as_ref(), "--show".as_ref(), &image])?;
     let device = PathBuf::from(device);
     field.make_dir(at)?;
-    mount(Some(&device), at, Some(kind), MsFlags::empty(), NONE)
-        .with_context(|| format!("{kind} on {}", at.display()))?;
+    self::device(&device, kind, at)?;
     // Gone with its last user.
     run("losetup", &["--detach".as_ref(), &device])?;
     field.own(at, 0o755)?;
@@ -116,5 +134,14 @@ pub fn own_mounts(field: &Field) -> Try {
 /// A bind mount by this process.
 pub fn own_bind(from: &Path, to: &Path) -> Try {
     call!(SYS_mount, from, to, 0, libc::MS_BIND, 0)?;
+    sys::done()
+}
+
+/// Makes a mount the root of this process, and leaves the old one behind.
+pub fn pivot(root: &Path) -> Try {
+    call!(SYS_chdir, root)?;
+    call!(SYS_pivot_root, Path::new("."), Path::new("."))?;
+    call!(SYS_umount2, Path::new("."), libc::MNT_DETACH)?;
+    call!(SYS_chdir, Path::new("/"))?;
     sys::done()
 }

@@ -14,6 +14,15 @@ pub const FIXED_FILE: u8 = 1;
 /// Entry flag: a worker thread does it.
 pub const ASYNC: u8 = 0x10;
 
+/// Why there may be no such ring or operation.
+pub const LACKS: &[(i32, &str)] = &[
+    (libc::ENOSYS, "the kernel has no such io_uring operation"),
+    (
+        libc::EPERM,
+        "io_uring is switched off (kernel.io_uring_disabled)",
+    ),
+];
+
 const OFFSET_SUBMISSION: i64 = 0;
 const OFFSET_COMPLETION: i64 = 0x800_0000;
 const OFFSET_ENTRIES: i64 = 0x1000_0000;
@@ -26,9 +35,13 @@ const ENTRY: usize = 64;
 
 /// Operations.
 pub mod op {
+    pub const READV: u8 = 1;
+    pub const WRITEV: u8 = 2;
+    pub const READ_FIXED: u8 = 4;
     pub const WRITE_FIXED: u8 = 5;
     pub const FALLOCATE: u8 = 17;
     pub const OPENAT: u8 = 18;
+    pub const FILES_UPDATE: u8 = 20;
     pub const STATX: u8 = 21;
     pub const READ: u8 = 22;
     pub const WRITE: u8 = 23;
@@ -42,6 +55,7 @@ pub mod op {
     pub const FSETXATTR: u8 = 41;
     pub const SETXATTR: u8 = 42;
     pub const FTRUNCATE: u8 = 55;
+    pub const BIND: u8 = 56;
 }
 
 /// One request, field by field as in the kernel's structure.
@@ -83,6 +97,13 @@ impl Entry {
         bytes[44..48].copy_from_slice(&self.second.to_ne_bytes());
         bytes[48..56].copy_from_slice(&self.third.to_ne_bytes());
         bytes
+    }
+}
+
+impl Entry {
+    /// Done in a ring of its own.
+    pub fn alone(&self, name: &str, setup: u32) -> Try<i32> {
+        Ring::new(setup, self.code)?.run(name, self)
     }
 }
 

@@ -6,9 +6,10 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use agentguard_tests::binary;
-use agentguard_tests::daemon::Daemon;
+use agentguard_tests::daemon::{Daemon, both};
 use agentguard_tests::manifest::Manifest;
 use agentguard_tests::places::Places;
 use anyhow::{Context as _, Result, ensure};
@@ -27,6 +28,8 @@ use crate::sys::{self, Try, call};
 pub const AGENT: &str = "redteam";
 /// The agent with every privilege, for controls that need one.
 pub const LIFTED: &str = "redteam-lifted";
+/// The longest that the daemon may take to hear of a new name.
+const SETTLING: Duration = Duration::from_secs(10);
 /// Who may start them.
 const USERS: [&str; 2] = ["root", "nobody"];
 /// What the agent that tries may write to beside its tree. Opening the memory of a process
@@ -89,6 +92,9 @@ impl Drop for Around {
         clear_mounts(&self.root);
         for user in User::BOTH {
             let _ = fs::remove_dir_all(home(&self.root, user));
+            for side in Side::BOTH {
+                let _ = fs::remove_file(host_key(&self.root, user, side));
+            }
         }
         for (path, value) in &self.settings {
             let _ = fs::write(path, value);
@@ -100,6 +106,16 @@ impl Drop for Around {
 pub fn home(root: &Path, user: User) -> PathBuf {
     let run = root.file_name().unwrap_or_default().to_string_lossy();
     Path::new("/home").join(format!("{run}-{}", user.name()))
+}
+
+/// A key of the host, of the run's own; for the control, its public half.
+pub fn host_key(root: &Path, user: User, side: Side) -> PathBuf {
+    let run = root.file_name().unwrap_or_default().to_string_lossy();
+    let end = match side {
+        Side::Allowed => "key.pub",
+        Side::Denied => "key",
+    };
+    PathBuf::from(format!("/etc/ssh/ssh_host_{run}-{}_{end}", user.name()))
 }
 
 /// Removes the mounts below a directory.
@@ -152,9 +168,20 @@ impl Stage {
                     at("no/**"),
                     at("ok/work/*/open/ruled/**"),
                     at("ok/work/*/open/parent/ruled/**"),
+                    at("ok/work/*/kept/*/ruled/**"),
+                    at("ok/work/*/folded/ruled/**"),
                 ],
             )
-            .rules("read", "deny", &[at("secret/**"), at("ok/work/*/vault/**")])
+            .rules(
+                "read",
+                "deny",
+                &[
+                    at("secret/**"),
+                    at("ok/work/*/vault/**"),
+                    at("ok/work/*/kept/*/vault/**"),
+                    at("ok/work/*/folded/vault/**"),
+                ],
+            )
             .rules("exec", "deny", &[at("bin/no/**")])
     }
 
@@ -164,6 +191,30 @@ impl Stage {
         let name = value["metadata"]["name"].as_str().context("no name")?;
         fs::write(self.places.at(&format!("agents/{name}.yaml")), text)?;
         Ok(())
+    }
+
+    /// Waits until a hard link that is made now counts for agents: the daemon has then heard
+    /// of all that came before.
+    pub fn settle(&self) -> Result<()> {
+        let (file, link) = (
+            self.places.at("secret/settled"),
+            self.places.at("ok/settled"),
+        );
+        fs::write(&file, "a file with two names")?;
+        fs::hard_link(&file, &link)?;
+        let end = Instant::now() + SETTLING;
+        loop {
+            let agent = ["run", "--agent", AGENT, "--", "cat", &link];
+            let output = self.daemon.command(&agent).output()?;
+            if String::from_utf8_lossy(&output.stderr).contains("Operation not permitted") {
+                return Ok(());
+            }
+            ensure!(output.status.success(), "{}", both(&output));
+            ensure!(
+                Instant::now() < end,
+                "a hard link to a protected file can still be read after {SETTLING:?}"
+            );
+        }
     }
 
     /// Starts an executor: as this agent, or without a tag.

@@ -205,6 +205,21 @@ pub fn read_raw(fd: i32) -> Try {
     Ok(room)
 }
 
+/// Writes the mark to a path.
+pub fn marked(path: &Path) -> Try {
+    mark(&open(path, libc::O_WRONLY)?)
+}
+
+/// Reads the beginning of a path.
+pub fn content(path: &Path) -> Try {
+    read(&open(path, libc::O_RDONLY)?)
+}
+
+/// The name under which `/proc` has a descriptor of this process.
+pub fn by_proc(fd: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
 /// Nothing read, and nothing failed.
 #[expect(
     clippy::unnecessary_wraps,
@@ -227,6 +242,14 @@ pub fn halves(halves: &[u32]) -> Vec<u8> {
 /// An `iovec` of these bytes; they have to outlive its use.
 pub fn iovec(bytes: &[u8]) -> Vec<u8> {
     words(&[bytes.as_ptr() as u64, bytes.len() as u64])
+}
+
+/// The address of a unix socket.
+pub fn unix_address(name: &[u8]) -> Vec<u8> {
+    let mut address = (libc::AF_UNIX as u16).to_ne_bytes().to_vec();
+    address.extend(name);
+    address.push(0);
+    address
 }
 
 /// A pipe: to read, to write.

@@ -6,6 +6,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -139,24 +140,29 @@ pub fn look_at_memory(field: &Field) -> Result<String> {
     Ok(String::from_utf8_lossy(&room).into_owned())
 }
 
+impl Victim {
+    /// Reads its memory in one call.
+    pub fn memory(&self) -> Try {
+        let mut room = vec![0; MEMORY];
+        let local = sys::words(&[room.as_mut_ptr() as u64, MEMORY as u64]);
+        let remote = sys::words(&[self.address, MEMORY as u64]);
+        let (local, remote) = (&local[..], &remote[..]);
+        call!(SYS_process_vm_readv, self.pid, local, 1, remote, 1, 0)?;
+        Ok(room)
+    }
+
+    /// A file of it in `/proc`.
+    pub fn proc(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{name}", self.pid))
+    }
+}
+
 /// For the control of writing to memory: what it holds now, if that is the mark.
 pub fn memory_of_child(field: &Field, victim: &Victim) -> Try {
     if !field.is_control() {
         return sys::done();
     }
-    let mut room = vec![0; MEMORY];
-    let local = sys::words(&[room.as_mut_ptr() as u64, MEMORY as u64]);
-    let remote = sys::words(&[victim.address, MEMORY as u64]);
-    call!(
-        SYS_process_vm_readv,
-        victim.pid,
-        &local[..],
-        1,
-        &remote[..],
-        1,
-        0
-    )?;
-    if room.starts_with(sys::MARK) {
+    if victim.memory()?.starts_with(sys::MARK) {
         return Ok(PROOF.to_vec());
     }
     Err(Fail::new(

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::guest;
 use crate::host::Host;
+use crate::vm::beside::{self, Job};
 use crate::vm::cli::{Flavour, Series};
 use crate::vm::{self, Guest, Machine, System};
 
@@ -52,9 +53,16 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         [] => Series::value_variants(),
         some => some,
     };
+    // Once and first: machines that start side by side find it done.
+    prepare(&host, series)?;
+    let (host, only) = (&host, &args.only);
+    let jobs = series.iter().map(|&series| Job {
+        name: series.name().to_owned(),
+        run: Box::new(move || run(host, series, only)),
+    });
     let mut reports = Vec::new();
-    for &series in series {
-        let report = run(&host, series, &args.only)?;
+    for ended in beside::run(jobs.collect()) {
+        let report = ended.result?;
         if !args.json {
             print!("{}", report.table());
         }
@@ -71,6 +79,36 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(is_bad)))
 }
 
+/// Installs, fetches and makes what the machines need.
+pub fn prepare(host: &Host, series: &[Series]) -> Result<()> {
+    vm::prepare(host, &system(series)).map(|_| ())
+}
+
+fn system(series: &[Series]) -> System {
+    System {
+        series: series.to_vec(),
+        // The cloud builds have no x32 system calls.
+        flavour: Flavour::Generic,
+        with: WITH.iter().map(|&name| name.to_owned()).collect(),
+        refresh: false,
+    }
+}
+
+/// Runs all attempts on one kernel, as a part of `cargo xtask test`: keeps the report beside
+/// what was built, and fails if anything got through or proves nothing.
+pub fn test(host: &Host, series: Series) -> Result<()> {
+    let report = run(host, series, &[])?;
+    let path = host.target.join(format!("redteam-{}.json", series.name()));
+    fs::write(&path, format!("{:#}\n", report.object))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    let totals = report.totals();
+    if report.bad() > 0 {
+        bail!("{totals}\n{}", report.lines(Report::is_bad));
+    }
+    println!("{totals}");
+    Ok(())
+}
+
 /// Runs the attempts whose id contains one of `only`, or all, on one kernel.
 ///
 /// Needs what [`guest::build`] makes. An attempt that gets through is no error here: ask
@@ -84,15 +122,11 @@ pub fn run(host: &Host, series: Series, only: &[String]) -> Result<Report> {
     command.extend(only.iter().map(OsString::from));
     let machine = Machine {
         output: Some(output.clone()),
+        // Debian's kernels have that table, switched off.
+        cmdline: "syscall.x32=y".to_owned(),
         ..Machine::new(Guest::Command(command))
     };
-    let system = System {
-        series: vec![series],
-        flavour: Flavour::Cloud,
-        with: WITH.iter().map(|&name| name.to_owned()).collect(),
-        refresh: false,
-    };
-    let code = vm::run_all(host, &system, &machine)?;
+    let code = vm::run_all(host, &system(&[series]), &machine)?;
     let text = fs::read_to_string(&output).context("the machine gave no report")?;
     let object = serde_json::from_str(&text).with_context(|| {
         format!(
@@ -118,10 +152,15 @@ impl Report {
             .count()
     }
 
-    /// Attempts that fail the run: they got through, or their control proves nothing.
+    /// Whether an attempt fails the run: it got through, or its control proves nothing.
+    fn is_bad(attempt: &Value) -> bool {
+        attempt["result"] == "through" || attempt["control"] == "failed"
+    }
+
+    /// Attempts that fail the run.
     pub fn bad(&self) -> usize {
         self.attempts()
-            .filter(|attempt| attempt["result"] == "through" || attempt["control"] == "failed")
+            .filter(|attempt| Self::is_bad(attempt))
             .count()
     }
 
@@ -142,8 +181,13 @@ impl Report {
 
     /// Everything, one line an attempt.
     pub fn table(&self) -> String {
+        format!("{}{}\n", self.lines(|_| true), self.totals())
+    }
+
+    /// One line for each of these attempts.
+    fn lines(&self, wanted: impl Fn(&Value) -> bool) -> String {
         let mut text = String::new();
-        for attempt in self.attempts() {
+        for attempt in self.attempts().filter(|attempt| wanted(attempt)) {
             let of = |field: &str| attempt[field].as_str().unwrap_or_default();
             // Writing to a string does not fail.
             let _ = writeln!(
@@ -156,7 +200,6 @@ impl Report {
                 of("note")
             );
         }
-        let _ = writeln!(text, "{}", self.totals());
         text
     }
 }
@@ -189,5 +232,6 @@ mod tests {
             "{totals}"
         );
         assert_eq!(report.table().lines().count(), 6);
+        assert_eq!(report.lines(Report::is_bad).lines().count(), 2);
     }
 }

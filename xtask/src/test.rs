@@ -1,17 +1,19 @@
 //! `cargo xtask test`: everything that says whether the tree is good, in one go:
 //! formatting, lints, unit and property tests, the committed kernel object, the
-//! end-to-end suite natively and on the test kernels. Ends with one line of totals.
+//! end-to-end suite natively, and on the test kernels, with the red team. Ends with one
+//! line of totals.
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use clap::ValueEnum as _;
 
 use crate::host::{self, Host};
 use crate::sh::Tool;
+use crate::vm::beside::{self, Job};
 use crate::vm::{self, System};
-use crate::{ebpf, guest, package};
+use crate::{ebpf, guest, package, redteam};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args, Debug)]
@@ -44,7 +46,12 @@ impl Totals {
         let start = Instant::now();
         eprintln!("\n=== {name}");
         let result = part();
-        let seconds = start.elapsed().as_secs_f32();
+        self.ended(name, start.elapsed(), result);
+    }
+
+    /// Counts a part that has run.
+    fn ended(&mut self, name: &str, took: Duration, result: Result<()>) {
+        let seconds = took.as_secs_f32();
         match result {
             Ok(()) => {
                 self.passed += 1;
@@ -119,11 +126,9 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         totals.cannot("end to end, natively", "it needs root", args.allow_skips);
     }
     if args.no_vm {
-        totals.cannot(
-            "end to end, on test kernels",
-            "--no-vm was given",
-            args.allow_skips,
-        );
+        for name in ["end to end, on test kernels", "red team, on test kernels"] {
+            totals.cannot(name, "--no-vm was given", args.allow_skips);
+        }
     } else {
         kernels(&host, args, &mut totals);
         if args.no_debian {
@@ -144,7 +149,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     })
 }
 
-/// The privileged suite on each test kernel.
+/// The privileged suite and the red team on each test kernel.
 fn kernels(host: &Host, args: &Args, totals: &mut Totals) {
     let built = guest::build(host);
     if let Err(error) = built {
@@ -158,34 +163,28 @@ fn kernels(host: &Host, args: &Args, totals: &mut Totals) {
         &args.kernels
     };
     // Once and first: the machines below start side by side.
-    let prepared = vm::prepare(host, &system_of(series.to_vec())).map(|_| ());
+    let prepared =
+        vm::prepare(host, &system_of(series.to_vec())).and_then(|_| redteam::prepare(host, series));
     if prepared.is_err() {
         totals.part("preparing the test kernels", || prepared);
         return;
     }
-    // Two at a time: each has one processor.
-    for pair in series.chunks(2) {
-        eprintln!(
-            "\n=== end to end, on {} test kernels side by side",
-            pair.len()
-        );
-        let results: Vec<Result<()>> = std::thread::scope(|scope| {
-            let running: Vec<_> = pair
-                .iter()
-                .map(|&series| scope.spawn(move || suite_on(host, series)))
-                .collect();
-            let ended = |thread: std::thread::ScopedJoinHandle<'_, Result<()>>| {
-                thread
-                    .join()
-                    .unwrap_or_else(|_| bail!("the machine's thread panicked"))
-            };
-            running.into_iter().map(ended).collect()
-        });
-        for (series, result) in pair.iter().zip(results) {
-            totals.part(&format!("end to end, on Linux {}", series.name()), || {
-                result
-            });
-        }
+    let names = series.iter().map(|series| series.name());
+    eprintln!(
+        "\n=== end to end and red team, on Linux {}",
+        names.collect::<Vec<_>>().join(", ")
+    );
+    let on_each = |what: &str, part: fn(&Host, vm::cli::Series) -> Result<()>| {
+        let job = |&series: &vm::cli::Series| Job {
+            name: format!("{what}, on Linux {}", series.name()),
+            run: Box::new(move || part(host, series)),
+        };
+        series.iter().map(job).collect::<Vec<_>>()
+    };
+    let mut jobs = on_each("end to end", suite_on);
+    jobs.extend(on_each("red team", redteam::test));
+    for ended in beside::run(jobs) {
+        totals.ended(&ended.name, ended.took, ended.result);
     }
 }
 

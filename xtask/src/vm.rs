@@ -4,6 +4,7 @@
 //! and a Debian root file system on a disk whose changes are thrown away. The ordinary machine
 //! runs one command as its only service; `--debian` starts systemd first.
 
+pub mod beside;
 pub mod cli;
 mod console;
 mod cpio;
@@ -178,6 +179,7 @@ fn run(host: &Host, kernel: &Kernel, root: &Disk, machine: &Machine) -> Result<u
         console: &console,
     };
     let ended = qemu::boot(host, &boot);
+    let warnings = console::warnings(&console);
     let kept = host
         .dir("consoles")?
         .join(format!("{}.log", kernel.version));
@@ -193,7 +195,7 @@ fn run(host: &Host, kernel: &Kernel, root: &Disk, machine: &Machine) -> Result<u
         start.elapsed().as_secs_f64(),
         ended.ready.as_secs_f64(),
     ));
-    let warnings = console::warnings(&kept)?;
+    let warnings = warnings?;
     if !warnings.is_empty() && !machine.allow_kernel_warnings {
         bail!(
             "the kernel {} reported a fault (whole log: {}; --allow-kernel-warnings lets it pass):\n{}",

@@ -8,7 +8,7 @@ use nix::libc::{self, AT_FDCWD, O_RDONLY, O_WRONLY};
 use crate::attempt::{Attempt, read, write};
 use crate::field::{Field, User};
 use crate::mounts;
-use crate::sys::{self, Try, call};
+use crate::sys::{self, Try, call, content, marked};
 
 const OPEN_TREE_CLONE: i32 = 1;
 
@@ -67,6 +67,23 @@ pub const ATTEMPTS: &[Attempt] = &[
         marked(&field.at("m/g"))
     })
     .late(tmpfs),
+    write("ext4-mounted-after-policy", |field| {
+        marked(&field.at("m/g"))
+    })
+    .late(disk),
+    write("ext4-mounted-elsewhere-after-policy", |field| {
+        marked(&field.scratch("d/g"))
+    })
+    .prepare(disk)
+    .late(|field| {
+        let device = std::fs::read_to_string(field.at("device"))?;
+        field.make_dir(&field.scratch("d"))?;
+        mounts::device(Path::new(&device), "ext4", &field.scratch("d"))
+    }),
+    read("read-ext4-mounted-after-policy", |field| {
+        content(&field.at("m/g"))
+    })
+    .late(disk),
     read("read-own-bind-mount", |field| content(&bound(field)?)),
     read("read-own-detached-tree", |field| {
         let tree = detached(field)?;
@@ -93,14 +110,6 @@ pub const ATTEMPTS: &[Attempt] = &[
     })
     .late(tmpfs),
 ];
-
-fn marked(path: &Path) -> Try {
-    sys::mark(&sys::open(path, O_WRONLY)?)
-}
-
-fn content(path: &Path) -> Try {
-    sys::read(&sys::open(path, O_RDONLY)?)
-}
 
 /// The file, through a bind mount in mounts of the process's own.
 fn bound(field: &Field) -> Try<PathBuf> {
@@ -136,10 +145,7 @@ fn pivoted(field: &Field) -> Try {
     mounts::own_mounts(field)?;
     // The new root has to be a mount.
     mounts::own_bind(&field.dir, &field.dir)?;
-    call!(SYS_chdir, &field.dir)?;
-    call!(SYS_pivot_root, Path::new("."), Path::new("."))?;
-    call!(SYS_umount2, Path::new("."), libc::MNT_DETACH)?;
-    sys::done()
+    mounts::pivot(&field.dir)
 }
 
 /// A child makes the bind mount in a namespace of its own; this process enters it.
@@ -168,6 +174,13 @@ fn entered(field: &Field) -> Try<PathBuf> {
 fn bind_in_work(field: &Field) -> anyhow::Result<()> {
     field.make_dir(&field.scratch("d"))?;
     mounts::bind(&field.dir, &field.scratch("d"))
+}
+
+fn disk(field: &Field) -> anyhow::Result<()> {
+    let at = field.at("m");
+    let device = mounts::file_system(field, ("ext4", 4 << 20), &["-q"], &at)?;
+    std::fs::write(field.at("device"), device.to_string_lossy().as_bytes())?;
+    field.put(&at.join("g"))
 }
 
 fn tmpfs(field: &Field) -> anyhow::Result<()> {

@@ -1,6 +1,6 @@
 //! Mode, owner and times.
 
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use anyhow::Result;
@@ -120,14 +120,8 @@ pub const ATTEMPTS: &[Attempt] = &[
     .inherits(|field| Ok(read_only(field)?)),
     write("utimensat-by-proc", |field| {
         let fd = sys::open(&field.file(), O_PATH)?;
-        let by_proc = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        call!(
-            SYS_utimensat,
-            AT_FDCWD,
-            Path::new(&by_proc),
-            &times()[..],
-            0
-        )?;
+        let by_proc = sys::by_proc(&fd);
+        call!(SYS_utimensat, AT_FDCWD, &by_proc, &times()[..], 0)?;
         sys::done()
     }),
 ];

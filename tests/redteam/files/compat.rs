@@ -1,9 +1,7 @@
 //! The other system call tables of the same kernel: 32 bits by `int 0x80`, and x32.
 
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use anyhow::Result;
 use nix::libc::{self, MAP_ANONYMOUS, MAP_PRIVATE, O_RDONLY, O_WRONLY, PROT_READ, PROT_WRITE};
 
 use crate::attempt::{Attempt, read, write};
@@ -30,6 +28,14 @@ mod i386 {
     pub const UTIMENSAT: u32 = 320;
 }
 
+/// Numbers that the x32 table has of its own.
+mod x32_table {
+    pub const IOCTL: i64 = 514;
+    pub const WRITEV: i64 = 516;
+}
+
+/// No dump, no access time, extents.
+const INODE_FLAGS: u32 = 0x8_00c0;
 const FS_IOC32_SETFLAGS: u32 = 0x4004_6602;
 const X32: i64 = 0x4000_0000;
 const LACKS: &[(i32, &str)] = &[(libc::ENOSYS, "the kernel does not offer this table")];
@@ -107,8 +113,7 @@ pub const ATTEMPTS: &[Attempt] = &[
         use std::os::fd::AsRawFd as _;
         let fd = sys::open(&field.file(), O_RDONLY)?;
         let low = Low::new()?;
-        // No dump, no access time, extents.
-        let flags = low.bytes(0, &sys::halves(&[0x8_00c0]));
+        let flags = low.bytes(0, &sys::halves(&[INODE_FLAGS]));
         let fd = fd.as_raw_fd().cast_unsigned();
         low.call("ioctl", i386::IOCTL, [fd, FS_IOC32_SETFLAGS, flags, 0, 0])?;
         sys::done()
@@ -121,7 +126,7 @@ pub const ATTEMPTS: &[Attempt] = &[
         low.call("write", i386::WRITE, [fd, text, MARK.len() as u32, 0, 0])?;
         sys::done()
     })
-    .inherits(write_only)
+    .inherits(Field::writer)
     .lacks(LACKS),
     read("read-int80-open", |field| {
         let low = Low::new()?;
@@ -139,7 +144,7 @@ pub const ATTEMPTS: &[Attempt] = &[
         )?;
         Ok(low.0.load(got.unsigned_abs() as usize))
     })
-    .inherits(|field| Ok(sys::open(&field.file(), O_RDONLY)?))
+    .inherits(Field::reader)
     .lacks(LACKS),
     write("x32-open", |field| {
         let mut arguments = [(&field.file()).into(), O_WRONLY.into(), 0.into()];
@@ -166,13 +171,34 @@ pub const ATTEMPTS: &[Attempt] = &[
         x32("write", libc::SYS_write, &mut arguments)?;
         sys::done()
     })
-    .inherits(write_only)
+    .inherits(Field::writer)
+    .lacks(LACKS),
+    write("x32-writev-inherited", |field| {
+        let low = Low::new()?;
+        let text = low.bytes(0, MARK);
+        let vector = low.bytes(1, &sys::halves(&[text, MARK.len() as u32]));
+        let mut arguments = [field.inherited.into(), vector.into(), 1.into()];
+        x32("writev", x32_table::WRITEV, &mut arguments)?;
+        sys::done()
+    })
+    .inherits(Field::writer)
+    .lacks(LACKS),
+    write("x32-ioctl-set-flags", |field| {
+        let fd = sys::open(&field.file(), O_RDONLY)?;
+        let low = Low::new()?;
+        let flags = low.bytes(0, &sys::halves(&[INODE_FLAGS]));
+        let mut arguments = [(&fd).into(), FS_IOC32_SETFLAGS.into(), flags.into()];
+        x32("ioctl", x32_table::IOCTL, &mut arguments)?;
+        sys::done()
+    })
+    .lacks(LACKS),
+    read("read-x32-open", |field| {
+        let mut arguments = [(&field.file()).into(), O_RDONLY.into(), 0.into()];
+        let fd = x32("open", libc::SYS_open, &mut arguments)?;
+        sys::read(&sys::owned(fd))
+    })
     .lacks(LACKS),
 ];
-
-fn write_only(field: &Field) -> Result<OwnedFd> {
-    Ok(sys::open(&field.file(), O_WRONLY)?)
-}
 
 fn x32(step: &str, number: i64, arguments: &mut [Arg<'_>]) -> Try<i64> {
     sys::by_number(&format!("x32 {step}"), X32 | number, arguments)

@@ -4,13 +4,16 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use agentguard_tests::daemon::both;
+use anyhow::{Context as _, Result, ensure};
 use nix::libc::{self, O_RDONLY, O_WRONLY, S_IFBLK};
 
 use crate::attempt::{Attempt, read, write};
 use crate::field::Field;
 use crate::mounts;
+use crate::snapshot;
 use crate::sys::{self, Fail, Try, call};
 use crate::victim::PROOF;
 
@@ -48,6 +51,35 @@ pub const ATTEMPTS: &[Attempt] = &[
     .root_only(DISKS)
     .lacks(NEWER)
     .lifted(),
+    write("own-mount-of-block-device", |field| {
+        let at = mounted_by_oneself(field)?;
+        sys::marked(&at.join("g"))
+    })
+    .prepare(mounted)
+    .look(|field| snapshot::of_path(&field.at("m/g")))
+    .root_only(DISKS)
+    .lifted(),
+    write("swap-on", |field| {
+        call!(SYS_swapon, &field.file(), 0)?;
+        call!(SYS_swapoff, &field.file())?;
+        Ok(PROOF.to_vec())
+    })
+    .prepare(|field| {
+        let pages = [0; 16 * 4096];
+        field.put_bytes(&field.file(), &pages)?;
+        let made = Command::new("mkswap").arg(field.file()).output()?;
+        ensure!(made.status.success(), "mkswap: {}", both(&made));
+        field.own(&field.file(), 0o600)
+    })
+    .root_only("memory is given to files with CAP_SYS_ADMIN")
+    .lifted(),
+    read("read-own-mount-of-block-device", |field| {
+        let at = mounted_by_oneself(field)?;
+        sys::content(&at.join("g"))
+    })
+    .prepare(mounted)
+    .root_only(DISKS)
+    .lifted(),
     read("read-block-device", |field| {
         let device = sys::open(&device(field)?, O_RDONLY)?;
         let mut all = Vec::new();
@@ -69,7 +101,7 @@ pub const ATTEMPTS: &[Attempt] = &[
             let text = format!("{:512}", field.token);
             field.put_bytes(&field.file(), text.as_bytes())
         })
-        .inherits(|field| Ok(sys::open(&field.file(), O_RDONLY)?))
+        .inherits(Field::reader)
         .root_only(DISKS)
         .lifted(),
     read("read-dev-mem", |_| memory("/dev/mem"))
@@ -104,6 +136,15 @@ fn mounted(field: &Field) -> Result<()> {
 
 fn device(field: &Field) -> Try<PathBuf> {
     Ok(PathBuf::from(format!("/dev/loop{}", field.noted("number"))))
+}
+
+/// The file system of the device, once more, in mounts of the process's own.
+fn mounted_by_oneself(field: &Field) -> Try<PathBuf> {
+    let at = field.scratch("again");
+    fs::create_dir_all(&at)?;
+    mounts::own_mounts(field)?;
+    call!(SYS_mount, &device(field)?, &at, c"ext4", 0, 0)?;
+    Ok(at)
 }
 
 fn look_at_device(field: &Field) -> Result<String> {

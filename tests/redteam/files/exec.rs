@@ -45,8 +45,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     .receives(opened),
     exec("execve-by-proc", |field| {
         let file = sys::open(&field.at("p"), O_PATH)?;
-        let by_proc = format!("/proc/self/fd/{}", file.as_raw_fd());
-        ran(|| start(Path::new(&by_proc), &[]))
+        ran(|| start(&sys::by_proc(&file), &[]))
     })
     .prepare(program),
     exec("execve-by-symlink", |field| {

@@ -1,11 +1,9 @@
 //! Changes by `ioctl`: inode flags, projects, and blocks shared between files.
 
-use std::fs;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 
-use anyhow::Result;
-use nix::libc::{self, AT_FDCWD, O_RDONLY, O_RDWR};
+use nix::libc::{self, AT_FDCWD, O_RDONLY};
 
 use crate::attempt::{Attempt, write};
 use crate::field::Field;
@@ -27,7 +25,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     write("ioctl-set-flags-inherited", |field| {
         set_flags(field.inherited)
     })
-    .inherits(|field| Ok(sys::open(&field.file(), O_RDONLY)?)),
+    .inherits(Field::reader),
     write("ioctl-set-flags-no-access", |field| {
         // Access mode 3: neither reading nor writing, only ioctl.
         set_flags(sys::open(&field.file(), 3)?.as_raw_fd())
@@ -45,13 +43,8 @@ pub const ATTEMPTS: &[Attempt] = &[
         call!(SYS_ioctl, field.inherited, FS_IOC_RESVSP, &request[..])?;
         sys::done()
     })
-    .inherits(|field| Ok(sys::open(&field.file(), O_RDWR)?))
+    .inherits(Field::both_ways)
     .look(|field| snapshot::blocks(&field.file())),
-    write("ioctl-move-extents", move_extents)
-        .prepare(|field| field.put_bytes(&field.file(), &[b'.'; 8192]))
-        .inherits(|field| Ok(sys::open(&field.file(), O_RDWR)?))
-        // Contents stay; the blocks are others.
-        .look(|field| snapshot::blocks(&field.file())),
 ];
 
 fn set_flags(fd: i32) -> Try {
@@ -87,28 +80,4 @@ fn file_setattr(field: &Field) -> Try {
     ];
     sys::by_number("file_setattr", SYS_FILE_SETATTR, &mut arguments)?;
     sys::done()
-}
-
-/// ext4's defragmentation puts the blocks of one file into another.
-fn move_extents(field: &Field) -> Try {
-    const EXT4_IOC_MOVE_EXT: u64 = 0xc028_660f;
-    let donor = donor(field)?;
-    // Neither may have pages that have no blocks yet.
-    call!(SYS_fsync, &donor)?;
-    call!(SYS_fsync, field.inherited)?;
-    let mut request = sys::halves(&[0, donor.as_raw_fd().cast_unsigned()]);
-    // From block 0 to block 0, two blocks; the kernel tells how many it moved.
-    request.extend(sys::words(&[0, 0, 2, 0]));
-    call!(
-        SYS_ioctl,
-        field.inherited,
-        EXT4_IOC_MOVE_EXT,
-        &mut request[..]
-    )?;
-    sys::done()
-}
-
-fn donor(field: &Field) -> Result<OwnedFd, sys::Fail> {
-    fs::write(field.scratch("donor"), [b'!'; 8192])?;
-    sys::open(&field.scratch("donor"), O_RDWR)
 }

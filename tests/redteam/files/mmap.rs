@@ -1,9 +1,9 @@
 //! Mappings: stores and loads that no system call announces.
 
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::AsRawFd as _;
 
 use anyhow::Result;
-use nix::libc::{self, MAP_SHARED, O_RDONLY, O_RDWR, PROT_READ, PROT_WRITE};
+use nix::libc::{self, MAP_SHARED, O_RDWR, PROT_READ, PROT_WRITE};
 
 use crate::attempt::{Attempt, read, write};
 use crate::field::Field;
@@ -19,21 +19,21 @@ pub const ATTEMPTS: &[Attempt] = &[
     .prepare(page),
     write("mmap-shared-inherited", |field| stored(field.inherited))
         .prepare(page)
-        .inherits(read_write),
+        .inherits(Field::both_ways),
     write("mmap-shared-received", |_| stored(receive()?.as_raw_fd()))
         .prepare(page)
-        .receives(read_write),
+        .receives(Field::both_ways),
     write("mprotect-inherited", |field| {
         protected_later(field.inherited, false)
     })
     .prepare(page)
-    .inherits(read_write),
+    .inherits(Field::both_ways),
     write("pkey-mprotect-inherited", |field| {
         protected_later(field.inherited, true)
     })
     .prepare(page)
-    .inherits(read_write),
-    read("read-mmap-inherited", |field| loaded(field.inherited)).inherits(read_only),
+    .inherits(Field::both_ways),
+    read("read-mmap-inherited", |field| loaded(field.inherited)).inherits(Field::reader),
     read("read-mmap-private-inherited", |field| {
         let map = Map::new(
             PAGE,
@@ -44,21 +44,13 @@ pub const ATTEMPTS: &[Attempt] = &[
         )?;
         Ok(map.load(256))
     })
-    .inherits(read_only),
-    read("read-mmap-received", |_| loaded(receive()?.as_raw_fd())).receives(read_only),
+    .inherits(Field::reader),
+    read("read-mmap-received", |_| loaded(receive()?.as_raw_fd())).receives(Field::reader),
 ];
 
 /// A file that fills a page: beyond its end a mapping cannot be used.
 fn page(field: &Field) -> Result<()> {
     field.put_bytes(&field.file(), &[b'.'; PAGE])
-}
-
-fn read_write(field: &Field) -> Result<OwnedFd> {
-    Ok(sys::open(&field.file(), O_RDWR)?)
-}
-
-fn read_only(field: &Field) -> Result<OwnedFd> {
-    Ok(sys::open(&field.file(), O_RDONLY)?)
 }
 
 fn stored(fd: i32) -> Try {

@@ -9,6 +9,7 @@ use nix::libc::{
 };
 
 use crate::attempt::{Attempt, read, write};
+use crate::disks::{ruled, vault};
 use crate::field::Field;
 use crate::sys::{self, MARK, Try, call};
 
@@ -147,15 +148,6 @@ fn open_to(field: &Field) -> std::path::PathBuf {
     field.scratch("open")
 }
 
-/// A name that a rule is about, and for the control one that no rule is about.
-fn ruled(field: &Field) -> &'static str {
-    if field.is_control() { "free" } else { "ruled" }
-}
-
-fn vault(field: &Field) -> &'static str {
-    if field.is_control() { "shelf" } else { "vault" }
-}
-
 /// Below a directory that may be changed, one that must not be read.
 fn vaulted(field: &Field) -> anyhow::Result<()> {
     let base = field.work.join(vault(field));
@@ -213,8 +205,7 @@ fn bind(field: &Field) -> Try {
         nix::libc::SOCK_STREAM,
         0
     )?);
-    let mut address = (nix::libc::AF_UNIX as u16).to_ne_bytes().to_vec();
-    address.extend(b"new\0");
+    let address = sys::unix_address(b"new");
     call!(SYS_bind, &socket, &address[..], address.len())?;
     sys::done()
 }

@@ -12,11 +12,41 @@ use nix::libc::{self, O_DIRECTORY, O_PATH, O_RDONLY, O_WRONLY};
 
 use crate::attempt::{Attempt, read, write};
 use crate::field::Field;
-use crate::sys::{self, Try, call};
+use crate::snapshot;
+use crate::sys::{self, Try, call, content, marked};
 
 pub const ATTEMPTS: &[Attempt] = &[
     write("name-of-every-byte", |field| {
         marked(&field.at(every_byte()))
+    })
+    .prepare(|field| field.put(&field.at(every_byte()))),
+    write("name-of-every-byte-create", |field| {
+        sys::open(&field.at(every_byte()), O_WRONLY | libc::O_CREAT)?;
+        sys::done()
+    }),
+    write("name-of-every-byte-unlink", |field| {
+        call!(SYS_unlink, &field.at(every_byte()))?;
+        sys::done()
+    })
+    .prepare(|field| field.put(&field.at(every_byte()))),
+    write("name-of-single-bytes", |field| {
+        for byte in single_bytes() {
+            marked(&field.at(OsStr::from_bytes(&[byte])))?;
+        }
+        sys::done()
+    })
+    .prepare(|field| {
+        single_bytes().try_for_each(|byte| field.put(&field.at(OsStr::from_bytes(&[byte]))))
+    }),
+    write("directory-of-every-byte", |field| {
+        marked(&field.at(every_byte()).join("g"))
+    })
+    .prepare(|field| {
+        field.make_dir(&field.at(every_byte()))?;
+        field.put(&field.at(every_byte()).join("g"))
+    }),
+    read("read-name-of-every-byte", |field| {
+        content(&field.at(every_byte()))
     })
     .prepare(|field| field.put(&field.at(every_byte()))),
     write("name-of-255-bytes", |field| {
@@ -83,23 +113,37 @@ pub const ATTEMPTS: &[Attempt] = &[
         }
         Ok(sys::open(&field.at("d"), O_PATH)?)
     }),
+    write("moved-out-file", |field| marked(&field.scratch("g")))
+        .late(move_file_out)
+        .look(|field| snapshot::of_path(&field.scratch("g"))),
+    read("read-moved-out-file", |field| content(&field.scratch("g"))).late(move_file_out),
+    read("read-renamed-parent", |field| content(&field.at("b/g")))
+        .prepare(|field| {
+            field.make_dir(&field.at("a"))?;
+            field.put(&field.at("a/g"))
+        })
+        .late(|field| Ok(fs::rename(field.at("a"), field.at("b"))?)),
+    write("renamed-grandparent", |field| marked(&field.at("b/c/d/g")))
+        .prepare(|field| {
+            field.make_dir(&field.at("a/c/d"))?;
+            field.put(&field.at("a/c/d/g"))
+        })
+        .late(|field| Ok(fs::rename(field.at("a"), field.at("b"))?)),
+    write("open-symlink-race", race),
     read("read-recreated-file", |field| content(&field.file())).late(recreate_file),
     read("read-recreated-directory", |field| content(&field.file())).late(recreate_directory),
     read("read-moved-in-file", |field| content(&field.at("g"))).late(move_file_in),
 ];
 
-fn marked(path: &Path) -> Try {
-    sys::mark(&sys::open(path, O_WRONLY)?)
-}
-
-fn content(path: &Path) -> Try {
-    sys::read(&sys::open(path, O_RDONLY)?)
-}
-
 /// Every byte that a name can have, once.
 fn every_byte() -> OsString {
     let bytes: Vec<u8> = (1..=u8::MAX).filter(|byte| *byte != b'/').collect();
     OsStr::from_bytes(&bytes).to_owned()
+}
+
+/// Every byte that alone is a name.
+fn single_bytes() -> impl Iterator<Item = u8> {
+    (1..=u8::MAX).filter(|byte| !matches!(byte, b'/' | b'.'))
 }
 
 /// Deeper than rules can see; for the control, nearly as deep as they can.
@@ -161,4 +205,43 @@ fn recreate_directory(field: &Field) -> Result<()> {
 fn move_file_in(field: &Field) -> Result<()> {
     field.put(&field.scratch("g"))?;
     Ok(fs::rename(field.scratch("g"), field.at("g"))?)
+}
+
+fn move_file_out(field: &Field) -> Result<()> {
+    field.put(&field.at("g"))?;
+    Ok(fs::rename(field.at("g"), field.scratch("g"))?)
+}
+
+/// Opens by a symbolic link that another process turns all the time between a file of the
+/// agent's own and the object: a decision about the name as it was typed could be late.
+fn race(field: &Field) -> Try {
+    const TRIES: usize = 500;
+    let (mine, link, next) = (
+        field.scratch("mine"),
+        field.scratch("link"),
+        field.scratch("next"),
+    );
+    fs::write(&mine, "")?;
+    // It may be there from an earlier try.
+    let _ = fs::remove_file(&link);
+    let _ = fs::remove_file(&next);
+    call!(SYS_symlink, &mine, &link)?;
+    let turner = sys::fork(|| {
+        loop {
+            for target in [field.file(), mine.clone()] {
+                call!(SYS_symlink, &target, &next)?;
+                call!(SYS_rename, &next, &link)?;
+            }
+        }
+    })?;
+    let mut refused = None;
+    for _ in 0..TRIES {
+        // What a link says while it is replaced may be anything: only refusals count.
+        let fail = marked(&link).err();
+        refused = fail.filter(|fail| fail.errno == libc::EPERM).or(refused);
+        call!(SYS_sched_yield)?;
+    }
+    call!(SYS_kill, turner.pid, libc::SIGKILL)?;
+    turner.wait()?;
+    refused.map_or_else(sys::done, Err)
 }

@@ -1,14 +1,18 @@
 //! overlayfs: lower, upper and merged names of one object.
 
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 
-use nix::libc::{O_RDONLY, O_WRONLY};
+use nix::libc::{self, O_RDONLY, O_WRONLY};
 
 use crate::attempt::{Attempt, read, write};
 use crate::field::Field;
 use crate::mounts;
 use crate::snapshot;
-use crate::sys::{self, Try, call};
+use crate::sys::{self, Try, call, content, marked};
+
+const FSCONFIG_SET_STRING: i32 = 1;
+const FSCONFIG_CMD_CREATE: i32 = 6;
 
 pub const ATTEMPTS: &[Attempt] = &[
     write("overlay-merged-denied", |field| marked(&field.at("m/f"))).prepare(|field| {
@@ -22,7 +26,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     })
     .prepare(upper_denied),
     write("overlay-upper-denied-create", |field| {
-        sys::open(&field.scratch("m/new"), O_WRONLY | nix::libc::O_CREAT)?;
+        sys::open(&field.scratch("m/new"), O_WRONLY | libc::O_CREAT)?;
         sys::done()
     })
     .prepare(upper_denied),
@@ -72,15 +76,41 @@ pub const ATTEMPTS: &[Attempt] = &[
         own(field, &field.dir, &field.scratch("upper"), &field.dir)?;
         content(&field.scratch("m/f"))
     }),
+    read("read-own-overlay-by-fsmount", |field| {
+        let at = field.scratch("m");
+        std::fs::create_dir_all(&at)?;
+        mounts::own_mounts(field)?;
+        if field.is_control() {
+            mounts::own_bind(&field.dir, &at)?;
+            return content(&at.join("f"));
+        }
+        let context = sys::owned(call!(SYS_fsopen, c"overlay", 0)?);
+        // Two lower directories: it needs no other.
+        let lower = format!("{}:{}", field.dir.display(), field.work.display());
+        let lower = sys::c_path(Path::new(&lower));
+        call!(
+            SYS_fsconfig,
+            &context,
+            FSCONFIG_SET_STRING,
+            c"lowerdir",
+            &*lower,
+            0
+        )?;
+        call!(SYS_fsconfig, &context, FSCONFIG_CMD_CREATE, 0, 0, 0)?;
+        let tree = sys::owned(call!(SYS_fsmount, &context, 0, 0)?);
+        sys::read(&sys::open_at(tree.as_raw_fd(), Path::new("f"), O_RDONLY)?)
+    }),
+    write("container-volume", |field| {
+        contained(field)?;
+        marked(Path::new("/data/f"))
+    })
+    .prepare(container),
+    read("read-container-volume", |field| {
+        contained(field)?;
+        content(Path::new("/data/f"))
+    })
+    .prepare(container),
 ];
-
-fn marked(path: &Path) -> Try {
-    sys::mark(&sys::open(path, O_WRONLY)?)
-}
-
-fn content(path: &Path) -> Try {
-    sys::read(&sys::open(path, O_RDONLY)?)
-}
 
 /// Below the allowed tree, what is stored in the denied one.
 fn upper_denied(field: &Field) -> anyhow::Result<()> {
@@ -100,7 +130,23 @@ fn lower_denied(field: &Field) -> anyhow::Result<()> {
     )
 }
 
-/// An overlay in mounts of the process's own.
+/// What a container's engine prepares: a root of layers, and the object as a volume in it.
+fn container(field: &Field) -> anyhow::Result<()> {
+    field.make_dir(&field.scratch("image/data"))?;
+    let (lower, upper) = (field.scratch("image"), field.scratch("upper"));
+    mounts::overlay(field, &lower, &upper, &field.scratch("m"))?;
+    mounts::bind(&field.dir, &field.scratch("m/data"))
+}
+
+/// Goes into the container: mounts of its own, and its root.
+fn contained(field: &Field) -> Try {
+    mounts::own_mounts(field)?;
+    // Of mounts that a user finds, none can be the root: one of its own, with what is below.
+    let root = field.scratch("m");
+    call!(SYS_mount, &root, &root, 0, libc::MS_BIND | libc::MS_REC, 0)?;
+    mounts::pivot(&root)
+}
+
 /// Mounts an overlay, which no agent may. As a control, what it would show is shown by a
 /// bind mount at the same place.
 fn own(field: &Field, lower: &Path, upper: &Path, shown: &Path) -> Try {

@@ -4,7 +4,6 @@
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 
-use anyhow::Result;
 use nix::libc::{self, O_RDONLY, O_RDWR, O_WRONLY};
 
 use crate::attempt::{Attempt, read, write};
@@ -14,29 +13,29 @@ use crate::sys::{self, MARK, Try, call};
 use crate::victim;
 
 pub const ATTEMPTS: &[Attempt] = &[
-    write("write-inherited", |field| sys::mark_raw(field.inherited)).inherits(write_only),
+    write("write-inherited", |field| sys::mark_raw(field.inherited)).inherits(Field::writer),
     write("pwrite-inherited", |field| {
         call!(SYS_pwrite64, field.inherited, MARK, MARK.len(), 2)?;
         sys::done()
     })
-    .inherits(write_only),
+    .inherits(Field::writer),
     write("writev-inherited", |field| {
         call!(SYS_writev, field.inherited, &sys::iovec(MARK)[..], 1)?;
         sys::done()
     })
-    .inherits(write_only),
-    write("pwritev2-inherited", |field| pwritev2(field, 0)).inherits(write_only),
+    .inherits(Field::writer),
+    write("pwritev2-inherited", |field| pwritev2(field, 0)).inherits(Field::writer),
     write("pwritev2-append-inherited", |field| {
         pwritev2(field, libc::RWF_APPEND)
     })
-    .inherits(write_only),
+    .inherits(Field::writer),
     write("write-inherited-append", |field| {
         sys::mark_raw(field.inherited)
     })
     .inherits(|field| Ok(sys::open(&field.file(), O_WRONLY | libc::O_APPEND)?)),
-    write("write-inherited-duplicate", duplicate).inherits(write_only),
-    write("write-inherited-aio", aio).inherits(write_only),
-    write("write-received", |_| sys::mark(&receive()?)).receives(write_only),
+    write("write-inherited-duplicate", duplicate).inherits(Field::writer),
+    write("write-inherited-aio", aio).inherits(Field::writer),
+    write("write-received", |_| sys::mark(&receive()?)).receives(Field::writer),
     write("write-pidfd-getfd", |field| {
         sys::mark(&taken(field, O_RDWR)?)
     })
@@ -50,15 +49,15 @@ pub const ATTEMPTS: &[Attempt] = &[
         )?)
     })
     .receives(|field| Ok(sys::open(&field.dir, O_RDONLY)?)),
-    read("read-inherited", |field| sys::read_raw(field.inherited)).inherits(read_only),
+    read("read-inherited", |field| sys::read_raw(field.inherited)).inherits(Field::reader),
     read("pread-inherited", |field| {
         let mut room = [0; 4096];
         let got = call!(SYS_pread64, field.inherited, &mut room[..], 4096, 0)?;
         Ok(room[..got as usize].to_vec())
     })
-    .inherits(read_only),
-    read("preadv2-inherited", preadv2).inherits(read_only),
-    read("read-received", |_| sys::read(&receive()?)).receives(read_only),
+    .inherits(Field::reader),
+    read("preadv2-inherited", preadv2).inherits(Field::reader),
+    read("read-received", |_| sys::read(&receive()?)).receives(Field::reader),
     read("read-pidfd-getfd", |field| {
         let fd = taken(field, O_RDONLY)?;
         let mut room = [0; 4096];
@@ -74,14 +73,6 @@ pub const ATTEMPTS: &[Attempt] = &[
     .prepare(|field| field.put(&field.at(&field.token)))
     .inherits(|field| Ok(sys::open(&field.dir, O_RDONLY)?)),
 ];
-
-fn write_only(field: &Field) -> Result<OwnedFd> {
-    Ok(sys::open(&field.file(), O_WRONLY)?)
-}
-
-fn read_only(field: &Field) -> Result<OwnedFd> {
-    Ok(sys::open(&field.file(), O_RDONLY)?)
-}
 
 fn pwritev2(field: &Field, flags: i32) -> Try {
     let iov = sys::iovec(MARK);

@@ -2,18 +2,21 @@
 
 use std::fs;
 use std::os::fd::AsRawFd as _;
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use anyhow::Result;
 use nix::libc::{self, O_PATH, O_RDONLY, O_RDWR, O_WRONLY};
 
 use crate::attempt::{Attempt, read, write};
 use crate::field::Field;
-use crate::sys::{self, Fail, MARK, Try, call};
-use crate::victim::{self, MEMORY, PROOF};
+use crate::sys::{self, Fail, MARK, Try, call, content};
+use crate::victim::{self, MEMORY, PROOF, Victim};
 
 const DOMAIN: &str = "/proc/sys/kernel/domainname";
 const CORE: &str = "/proc/sys/kernel/core_pattern";
+/// The lookup in /proc turns a refusal into this one.
+const IN_PROC: i32 = libc::EACCES;
 const SETTINGS: &str = "only root changes the kernel's settings";
 
 pub const ATTEMPTS: &[Attempt] = &[
@@ -40,12 +43,11 @@ pub const ATTEMPTS: &[Attempt] = &[
     .inherits(|field| Ok(sys::open(&field.file(), O_PATH)?)),
     write("proc-mem-write", |field| {
         let victim = victim::of(field, O_RDONLY)?;
-        let memory = sys::open(&of(victim.pid, "mem"), O_WRONLY)?;
+        let memory = sys::open(&victim.proc("mem"), O_WRONLY)?;
         call!(SYS_pwrite64, &memory, MARK, MARK.len(), victim.address)?;
         victim::memory_of_child(field, &victim)
     })
-    // The lookup in /proc turns the refusal into this one.
-    .refused_as(libc::EACCES)
+    .refused_as(IN_PROC)
     .prepare(reader)
     .look(victim::look_at_memory),
     write("process-vm-writev", |field| {
@@ -82,84 +84,55 @@ pub const ATTEMPTS: &[Attempt] = &[
     .look(victim::look_at_memory),
     read("read-proc-mem", |field| {
         let victim = victim::of(field, O_RDONLY)?;
-        let memory = sys::open(&of(victim.pid, "mem"), O_RDONLY)?;
-        let mut room = [0; MEMORY];
-        call!(SYS_pread64, &memory, &mut room[..], MEMORY, victim.address)?;
-        Ok(room.to_vec())
+        memory(&victim, "mem")
     })
-    // The lookup in /proc turns the refusal into this one.
-    .refused_as(libc::EACCES)
+    .refused_as(IN_PROC)
     .prepare(reader),
     read("read-process-vm-readv", |field| {
-        let victim = victim::of(field, O_RDONLY)?;
-        let mut room = vec![0; MEMORY];
-        let local = sys::words(&[room.as_mut_ptr() as u64, MEMORY as u64]);
-        let remote = sys::words(&[victim.address, MEMORY as u64]);
-        call!(
-            SYS_process_vm_readv,
-            victim.pid,
-            &local[..],
-            1,
-            &remote[..],
-            1,
-            0
-        )?;
-        Ok(room)
+        victim::of(field, O_RDONLY)?.memory()
     })
     .prepare(reader),
     read("read-ptrace-peek", peek).prepare(reader),
-    read("read-proc-environ", |field| {
-        sys::read(&sys::open(
-            &of(victim::of(field, O_RDONLY)?.pid, "environ"),
-            O_RDONLY,
-        )?)
-    })
-    // The lookup in /proc turns the refusal into this one.
-    .refused_as(libc::EACCES)
-    .prepare(reader),
+    read("read-proc-environ", |field| of_victim(field, "environ"))
+        .refused_as(IN_PROC)
+        .prepare(reader),
+    read("read-proc-auxv", |field| named(field, "auxv", b"\x21"))
+        .refused_as(IN_PROC)
+        .prepare(reader),
     read("read-proc-maps", |field| {
-        let maps = sys::open(&of(victim::of(field, O_RDONLY)?.pid, "maps"), O_RDONLY)?;
-        let text = String::from_utf8_lossy(&sys::read(&maps)?).into_owned();
-        if text.contains(&*field.dir.to_string_lossy()) {
-            return Ok(PROOF.to_vec());
-        }
-        Err(Fail::new("maps without the file", 0))
+        named(field, "maps", field.dir.as_os_str().as_bytes())
     })
-    // The lookup in /proc turns the refusal into this one.
-    .refused_as(libc::EACCES)
+    .refused_as(IN_PROC)
+    .prepare(reader),
+    read("read-proc-smaps", |field| {
+        named(field, "smaps", b"Private_Dirty")
+    })
+    .refused_as(IN_PROC)
     .prepare(reader),
     read("read-proc-fd", |field| {
         let victim = victim::of(field, O_RDONLY)?;
-        sys::read(&sys::open(
-            &of(victim.pid, &format!("fd/{}", victim.fd)),
-            O_RDONLY,
-        )?)
+        content(&victim.proc(&format!("fd/{}", victim.fd)))
     })
-    // The lookup in /proc turns the refusal into this one.
-    .refused_as(libc::EACCES)
+    .refused_as(IN_PROC)
     .prepare(reader),
     read("read-proc-root", |field| {
         let file = field.file();
         let below = Path::new("root").join(file.strip_prefix("/").unwrap_or(&file));
-        let victim = victim::of(field, O_RDONLY)?;
-        sys::read(&sys::open(
-            &of(victim.pid, &below.to_string_lossy()),
-            O_RDONLY,
-        )?)
+        of_victim(field, &below.to_string_lossy())
     })
-    // The lookup in /proc turns the refusal into this one.
-    .refused_as(libc::EACCES)
+    .refused_as(IN_PROC)
     .prepare(reader),
-    read("read-proc-cwd", |field| {
+    read("read-proc-cwd", |field| of_victim(field, "cwd/f"))
+        .refused_as(IN_PROC)
+        .prepare(reader),
+    read("read-proc-task-mem", |field| {
         let victim = victim::of(field, O_RDONLY)?;
-        sys::read(&sys::open(&of(victim.pid, "cwd/f"), O_RDONLY)?)
+        memory(&victim, &format!("task/{}/mem", victim.pid))
     })
-    // The lookup in /proc turns the refusal into this one.
-    .refused_as(libc::EACCES)
+    .refused_as(IN_PROC)
     .prepare(reader),
     read("read-proc-map-files", map_files)
-        // The lookup in /proc turns the refusal into this one.
-        .refused_as(libc::EACCES)
+        .refused_as(IN_PROC)
         .prepare(reader)
         .root_only("map_files wants CAP_CHECKPOINT_RESTORE"),
     write("kernel-setting-domainname", |field| set(field, DOMAIN))
@@ -186,8 +159,25 @@ fn reader(field: &Field) -> Result<()> {
     victim::place(field, O_RDONLY)
 }
 
-fn of(pid: u64, name: &str) -> PathBuf {
-    PathBuf::from(format!("/proc/{pid}/{name}"))
+/// Reads a file of the victim's.
+fn of_victim(field: &Field, name: &str) -> Try {
+    content(&victim::of(field, O_RDONLY)?.proc(name))
+}
+
+/// Reads a file of the victim's in which some bytes have to be.
+fn named(field: &Field, name: &str, bytes: &[u8]) -> Try {
+    let content = of_victim(field, name)?;
+    if content.windows(bytes.len()).any(|window| window == bytes) {
+        return Ok(PROOF.to_vec());
+    }
+    Err(Fail::new(format!("{name} without what it should have"), 0))
+}
+
+fn memory(victim: &Victim, name: &str) -> Try {
+    let memory = sys::open(&victim.proc(name), O_RDONLY)?;
+    let mut room = [0; MEMORY];
+    call!(SYS_pread64, &memory, &mut room[..], MEMORY, victim.address)?;
+    Ok(room.to_vec())
 }
 
 fn reopened(fd: i32, flags: i32) -> Try {
@@ -226,9 +216,9 @@ fn peek(field: &Field) -> Try {
 /// Opens the file by its place in the victim's memory.
 fn map_files(field: &Field) -> Try {
     let victim = victim::of(field, O_RDONLY)?;
-    for entry in fs::read_dir(of(victim.pid, "map_files"))? {
+    for entry in fs::read_dir(victim.proc("map_files"))? {
         let path = entry?.path();
-        if fs::read_link(&path).is_ok_and(|target| target == field.file()) {
+        if fs::read_link(&path)? == field.file() {
             return sys::read(&sys::open(&path, O_RDONLY)?);
         }
     }

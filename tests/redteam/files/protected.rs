@@ -8,32 +8,39 @@ use nix::libc::{O_PATH, O_RDONLY};
 
 use crate::attempt::{Attempt, read, write};
 use crate::field::Field;
-use crate::sys::{self, Try, call};
+use crate::sys::{self, Try, call, content};
 use crate::victim::PROOF;
 use crate::{mounts, stage};
 
 const ROOTS: &str = "it belongs to root";
 
+/// An attempt to read a file of the user's home.
+macro_rules! at_home {
+    ($id:literal, $path:literal) => {
+        read($id, |field| content(&at_home(field, $path))).prepare(|field| put(field, $path))
+    };
+}
+
 pub const ATTEMPTS: &[Attempt] = &[
-    read("read-protected-ssh-key", |field| {
-        content(&at_home(field, ".ssh", "id_ed25519"))
-    })
-    .prepare(|field| put(field, ".ssh", "id_ed25519")),
-    read("read-protected-cloud-key", |field| {
-        content(&at_home(field, ".aws", "credentials"))
-    })
-    .prepare(|field| put(field, ".aws", "credentials")),
-    read("read-protected-docker-key", |field| {
-        content(&at_home(field, ".docker", "config.json"))
-    })
-    .prepare(|field| put(field, ".docker", "config.json")),
+    at_home!("read-protected-ssh-key", ".ssh/id_ed25519"),
+    at_home!("read-protected-gpg-key", ".gnupg/private-keys-v1.d/key"),
+    at_home!("read-protected-cloud-key", ".aws/credentials"),
+    at_home!("read-protected-kube-config", ".kube/config"),
+    at_home!("read-protected-docker-key", ".docker/config.json"),
+    at_home!("read-protected-npm-token", ".npmrc"),
+    at_home!("read-protected-pypi-token", ".pypirc"),
+    at_home!("read-protected-git-credentials", ".git-credentials"),
+    at_home!(
+        "read-protected-browser-profile",
+        ".mozilla/firefox/profile/cookies.sqlite"
+    ),
     read("read-protected-by-hard-link", |field| {
         content(&field.scratch("g"))
     })
     .prepare(|field| {
-        put(field, ".gnupg", "key")?;
+        put(field, ".gnupg/key")?;
         Ok(fs::hard_link(
-            at_home(field, ".gnupg", "key"),
+            at_home(field, ".gnupg/key"),
             field.scratch("g"),
         )?)
     }),
@@ -41,9 +48,9 @@ pub const ATTEMPTS: &[Attempt] = &[
         content(&field.scratch("d/key"))
     })
     .late(|field| {
-        put(field, ".kube", "key")?;
+        put(field, ".kube/key")?;
         field.make_dir(&field.scratch("d"))?;
-        let directory = at_home(field, ".kube", "key");
+        let directory = at_home(field, ".kube/key");
         mounts::bind(
             directory.parent().unwrap_or(&directory),
             &field.scratch("d"),
@@ -69,6 +76,13 @@ pub const ATTEMPTS: &[Attempt] = &[
         seen(Path::new(&format!("/proc/self/fd/{}", fd.as_raw_fd())))
     })
     .root_only(ROOTS),
+    read("read-host-key", |field| {
+        content(&stage::host_key(&field.root, field.user, field.side))
+    })
+    .prepare(|field| {
+        fs::create_dir_all("/etc/ssh")?;
+        field.put(&stage::host_key(&field.root, field.user, field.side))
+    }),
     read("read-agentguard-state", |field| {
         let directory = if field.is_control() { "facts" } else { "state" };
         let entries = sys::open(&field.root.join(directory), O_RDONLY)?;
@@ -93,29 +107,23 @@ pub const ATTEMPTS: &[Attempt] = &[
     .root_only(ROOTS),
 ];
 
-fn content(path: &Path) -> Try {
-    sys::read(&sys::open(path, O_RDONLY)?)
-}
-
 fn seen(path: &Path) -> Try {
     content(path)?;
     Ok(PROOF.to_vec())
 }
 
 /// A path in the user's home; the control's has no name that is protected.
-fn at_home(field: &Field, directory: &str, name: &str) -> PathBuf {
-    let directory = if field.is_control() {
-        directory.trim_start_matches('.')
+fn at_home(field: &Field, path: &str) -> PathBuf {
+    let path = if field.is_control() {
+        path.trim_start_matches('.')
     } else {
-        directory
+        path
     };
-    stage::home(&field.root, field.user)
-        .join(directory)
-        .join(name)
+    stage::home(&field.root, field.user).join(path)
 }
 
-fn put(field: &Field, directory: &str, name: &str) -> Result<()> {
-    let path = at_home(field, directory, name);
+fn put(field: &Field, path: &str) -> Result<()> {
+    let path = at_home(field, path);
     if let Some(parent) = path.parent() {
         field.make_dir(parent)?;
     }

@@ -2,8 +2,7 @@
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use anyhow::Result;
-use nix::libc::{O_RDONLY, O_RDWR, O_WRONLY};
+use nix::libc::O_RDWR;
 
 use crate::attempt::{Attempt, read, write};
 use crate::field::Field;
@@ -16,15 +15,15 @@ pub const ATTEMPTS: &[Attempt] = &[
         call!(SYS_splice, &from, 0, field.inherited, 0, MARK.len(), 0)?;
         sys::done()
     })
-    .inherits(write_only),
-    write("vmsplice-splice-inherited", vmsplice).inherits(write_only),
-    write("tee-splice-inherited", tee).inherits(write_only),
+    .inherits(Field::writer),
+    write("vmsplice-splice-inherited", vmsplice).inherits(Field::writer),
+    write("tee-splice-inherited", tee).inherits(Field::writer),
     write("sendfile-inherited", |field| {
         let from = source(field)?;
         call!(SYS_sendfile, field.inherited, &from, 0, MARK.len())?;
         sys::done()
     })
-    .inherits(write_only),
+    .inherits(Field::writer),
     write("copy-file-range-inherited", |field| {
         let from = source(field)?;
         call!(
@@ -38,35 +37,27 @@ pub const ATTEMPTS: &[Attempt] = &[
         )?;
         sys::done()
     })
-    .inherits(write_only),
+    .inherits(Field::writer),
     read("read-splice-inherited", |field| {
         let (from, to) = sys::pipe()?;
         call!(SYS_splice, field.inherited, 0, &to, 0, 4096, 0)?;
         sys::read(&from)
     })
-    .inherits(read_only),
+    .inherits(Field::reader),
     read("read-sendfile-inherited", |field| {
         let (from, to) = sys::pipe()?;
         call!(SYS_sendfile, &to, field.inherited, 0, 4096)?;
         sys::read(&from)
     })
-    .inherits(read_only),
+    .inherits(Field::reader),
     read("read-copy-file-range-inherited", |field| {
         let copy = sys::open(&field.scratch("copy"), O_RDWR | nix::libc::O_CREAT)?;
         call!(SYS_copy_file_range, field.inherited, 0, &copy, 0, 4096, 0)?;
         call!(SYS_lseek, &copy, 0, nix::libc::SEEK_SET)?;
         sys::read(&copy)
     })
-    .inherits(read_only),
+    .inherits(Field::reader),
 ];
-
-fn write_only(field: &Field) -> Result<OwnedFd> {
-    Ok(sys::open(&field.file(), O_WRONLY)?)
-}
-
-fn read_only(field: &Field) -> Result<OwnedFd> {
-    Ok(sys::open(&field.file(), O_RDONLY)?)
-}
 
 /// A file of the agent's own with the mark in it.
 fn source(field: &Field) -> Try<OwnedFd> {

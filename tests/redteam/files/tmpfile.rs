@@ -1,63 +1,44 @@
 //! Files without a name that are given one.
 
-use std::os::fd::AsRawFd as _;
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 
-use nix::libc::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_FOLLOW, O_RDWR, O_TMPFILE};
+use nix::libc::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_FOLLOW, ENOENT, O_RDWR, O_TMPFILE};
 
 use crate::attempt::{Attempt, write};
-use crate::field::Field;
 use crate::sys::{self, Try, call};
 
 pub const ATTEMPTS: &[Attempt] = &[
     write("tmpfile-linkat-proc", |field| {
-        let fd = sys::open(&field.work, O_TMPFILE | O_RDWR)?;
-        sys::mark(&fd)?;
-        let by_proc = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-        call!(
-            SYS_linkat,
-            AT_FDCWD,
-            &by_proc,
-            AT_FDCWD,
-            &field.at("new"),
-            AT_SYMLINK_FOLLOW
-        )?;
-        sys::done()
+        named_by_proc(&unnamed(&field.work)?, &field.at("new"))
     }),
     write("tmpfile-linkat-empty-path", |field| {
-        let fd = sys::open(&field.work, O_TMPFILE | O_RDWR)?;
-        sys::mark(&fd)?;
-        let empty = Path::new("");
-        call!(
-            SYS_linkat,
-            &fd,
-            empty,
-            AT_FDCWD,
-            &field.at("new"),
-            AT_EMPTY_PATH
-        )?;
+        let fd = unnamed(&field.work)?;
+        let (none, to) = (Path::new(""), field.at("new"));
+        call!(SYS_linkat, &fd, none, AT_FDCWD, &to, AT_EMPTY_PATH)?;
         sys::done()
     })
     // Before 6.10 without CAP_DAC_READ_SEARCH.
-    .lacks(&[(
-        nix::libc::ENOENT,
-        "the kernel wants CAP_DAC_READ_SEARCH for it",
-    )]),
-    write("tmpfile-in-denied-directory", in_denied),
+    .lacks(&[(ENOENT, "the kernel wants CAP_DAC_READ_SEARCH for it")]),
+    write("tmpfile-in-denied-directory", |field| {
+        named_by_proc(&unnamed(&field.dir)?, &field.at("new"))
+    }),
+    write("tmpfile-over-by-rename", |field| {
+        named_by_proc(&unnamed(&field.work)?, &field.scratch("g"))?;
+        call!(SYS_rename, &field.scratch("g"), &field.file())?;
+        sys::done()
+    }),
 ];
 
-/// Made in the denied directory, and given a name there.
-fn in_denied(field: &Field) -> Try {
-    let fd = sys::open(&field.dir, O_TMPFILE | O_RDWR)?;
+/// A file that only this process knows, with the mark in it.
+fn unnamed(directory: &Path) -> Try<OwnedFd> {
+    let fd = sys::open(directory, O_TMPFILE | O_RDWR)?;
     sys::mark(&fd)?;
-    let by_proc = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-    call!(
-        SYS_linkat,
-        AT_FDCWD,
-        &by_proc,
-        AT_FDCWD,
-        &field.at("new"),
-        AT_SYMLINK_FOLLOW
-    )?;
+    Ok(fd)
+}
+
+fn named_by_proc(fd: &OwnedFd, to: &Path) -> Try {
+    let from = sys::by_proc(fd);
+    call!(SYS_linkat, AT_FDCWD, &from, AT_FDCWD, to, AT_SYMLINK_FOLLOW)?;
     sys::done()
 }

@@ -1,6 +1,6 @@
 //! Shortening, lengthening, and changing what blocks a file has.
 
-use nix::libc::{self, O_PATH, O_RDWR};
+use nix::libc::{self, O_PATH};
 
 use crate::attempt::{Attempt, write};
 use crate::field::Field;
@@ -21,31 +21,25 @@ pub const ATTEMPTS: &[Attempt] = &[
         call!(SYS_ftruncate, field.inherited, 3)?;
         sys::done()
     })
-    .inherits(read_write),
+    .inherits(Field::both_ways),
     write("ftruncate-received", |_| {
         call!(SYS_ftruncate, &receive()?, 3)?;
         sys::done()
     })
-    .receives(read_write),
-    write("fallocate-inherited", |field| allocate(field, 0)).inherits(read_write),
-    write("fallocate-punch-inherited", |field| allocate(field, PUNCH)).inherits(read_write),
-    write("fallocate-zero-inherited", |field| allocate(field, ZERO)).inherits(read_write),
+    .receives(Field::both_ways),
+    write("fallocate-inherited", |field| allocate(field, 0)).inherits(Field::both_ways),
+    write("fallocate-punch-inherited", |field| allocate(field, PUNCH)).inherits(Field::both_ways),
+    write("fallocate-zero-inherited", |field| allocate(field, ZERO)).inherits(Field::both_ways),
     write("fallocate-received", |_| {
         call!(SYS_fallocate, &receive()?, 0, 0, 8192)?;
         sys::done()
     })
-    .receives(read_write),
+    .receives(Field::both_ways),
 ];
 
-fn read_write(field: &Field) -> anyhow::Result<std::os::fd::OwnedFd> {
-    Ok(sys::open(&field.file(), O_RDWR)?)
-}
-
 fn by_path_descriptor(field: &Field) -> Try {
-    use std::os::fd::AsRawFd as _;
     let fd = sys::open(&field.file(), O_PATH)?;
-    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    call!(SYS_truncate, std::path::Path::new(&path), 3)?;
+    call!(SYS_truncate, &sys::by_proc(&fd), 3)?;
     sys::done()
 }
 

@@ -1,28 +1,16 @@
-//! io_uring: the same operations without a system call for each.
+//! io_uring: opening, and everything about names, without a system call for each.
 
 use std::ffi::CString;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::OnceLock;
 
-use anyhow::Result;
-use nix::libc::{self, AT_FDCWD, O_RDONLY, O_RDWR, O_WRONLY};
-use serde_json::json;
+use nix::libc::{self, AT_FDCWD, AT_REMOVEDIR, O_RDONLY, O_RDWR, O_WRONLY, RENAME_EXCHANGE};
 
 use crate::attempt::{Attempt, read, write};
 use crate::field::Field;
-use crate::ring::{ASYNC, Entry, FIXED_FILE, Ring, SQPOLL, op};
+use crate::ring::{ASYNC, Entry, FIXED_FILE, LACKS, Ring, SQPOLL, op};
 use crate::sys::{self, MARK, Try, call};
 use crate::victim::PROOF;
-
-const LACKS: &[(i32, &str)] = &[
-    (libc::ENOSYS, "the kernel has no such io_uring operation"),
-    (
-        libc::EPERM,
-        "io_uring is switched off (kernel.io_uring_disabled)",
-    ),
-];
-const XATTR: &[u8] = b"user.redteam\0";
 
 pub const ATTEMPTS: &[Attempt] = &[
     write("uring-openat", |field| opened(field, 0, 0)).lacks(LACKS),
@@ -39,128 +27,54 @@ pub const ATTEMPTS: &[Attempt] = &[
             offset: how.as_ptr() as u64,
             ..Entry::default()
         };
-        let fd = ring(&entry)?.run("IORING_OP_OPENAT2", &entry)?;
+        let fd = entry.alone("IORING_OP_OPENAT2", 0)?;
         sys::mark(&sys::owned(fd.into()))
     })
     .lacks(LACKS),
     write("uring-openat-direct", direct).lacks(LACKS),
-    write("uring-write-inherited", |field| writes(field, 0, 0))
-        .inherits(write_only)
-        .lacks(LACKS),
-    write("uring-write-inherited-async", |field| {
-        writes(field, 0, ASYNC)
-    })
-    .inherits(write_only)
-    .lacks(LACKS),
-    write("uring-write-inherited-sqpoll", |field| {
-        writes(field, SQPOLL, 0)
-    })
-    .inherits(write_only)
-    .lacks(LACKS),
-    write("uring-write-registered-file", registered)
-        .inherits(write_only)
-        .lacks(LACKS),
-    write("uring-splice-inherited", splice)
-        .inherits(write_only)
-        .lacks(LACKS),
-    write("uring-fallocate-inherited", |field| {
-        let entry = Entry {
-            code: op::FALLOCATE,
-            fd: field.inherited,
-            address: 8192,
-            ..Entry::default()
-        };
-        run("IORING_OP_FALLOCATE", &entry)
-    })
-    .inherits(write_only)
-    .lacks(LACKS),
-    write("uring-ftruncate-inherited", |field| {
-        let entry = Entry {
-            code: op::FTRUNCATE,
-            fd: field.inherited,
-            offset: 3,
-            ..Entry::default()
-        };
-        run("IORING_OP_FTRUNCATE", &entry)
-    })
-    .inherits(write_only)
-    .lacks(LACKS),
-    write("uring-unlinkat", |field| {
-        named(op::UNLINKAT, "IORING_OP_UNLINKAT", &field.file(), 0)
-    })
-    .lacks(LACKS),
+    write("uring-unlinkat", |field| unlinked(&field.file(), 0, 0)).lacks(LACKS),
     write("uring-unlinkat-async", |field| {
-        named(op::UNLINKAT, "IORING_OP_UNLINKAT", &field.file(), ASYNC)
+        unlinked(&field.file(), 0, ASYNC)
     })
     .lacks(LACKS),
-    write("uring-mkdirat", |field| {
-        named(op::MKDIRAT, "IORING_OP_MKDIRAT", &field.at("new"), 0)
+    write("uring-unlinkat-directory", |field| {
+        unlinked(&field.at("d"), AT_REMOVEDIR.cast_unsigned(), 0)
+    })
+    .prepare(|field| field.make_dir(&field.at("d")))
+    .lacks(LACKS),
+    write("uring-mkdirat", |field| made(field, 0)).lacks(LACKS),
+    write("uring-mkdirat-sqpoll", |field| made(field, SQPOLL)).lacks(LACKS),
+    write("uring-renameat", |field| renamed(field, 0, 0)).lacks(LACKS),
+    write("uring-renameat-async", |field| renamed(field, 0, ASYNC)).lacks(LACKS),
+    write("uring-renameat-exchange", |field| {
+        std::fs::write(field.scratch("g"), MARK)?;
+        renamed(field, RENAME_EXCHANGE, 0)
     })
     .lacks(LACKS),
-    write("uring-renameat", |field| {
-        pair(
-            op::RENAMEAT,
-            "IORING_OP_RENAMEAT",
-            &field.file(),
-            &field.scratch("g"),
-        )
-    })
-    .lacks(LACKS),
-    write("uring-linkat", |field| {
-        pair(
-            op::LINKAT,
-            "IORING_OP_LINKAT",
-            &field.file(),
-            &field.scratch("g"),
-        )
-    })
-    .lacks(LACKS),
+    write("uring-linkat", |field| linked(field, 0)).lacks(LACKS),
+    write("uring-linkat-sqpoll", |field| linked(field, SQPOLL)).lacks(LACKS),
     write("uring-symlinkat", |field| {
-        let (target, path) = (sys::c_path(Path::new("f")), sys::c_path(&field.at("new")));
+        pair(op::SYMLINKAT, Path::new("f"), &field.at("new")).run("IORING_OP_SYMLINKAT", 0)
+    })
+    .lacks(LACKS),
+    write("uring-bind-unix-socket", |field| {
+        // Longer names than 108 bytes do not fit: from the directory on.
+        call!(SYS_chdir, &field.dir)?;
+        let socket = call!(SYS_socket, libc::AF_UNIX, libc::SOCK_STREAM, 0)?;
+        let address = sys::unix_address(b"new");
         let entry = Entry {
-            code: op::SYMLINKAT,
-            fd: AT_FDCWD,
-            address: target.as_ptr() as u64,
-            offset: path.as_ptr() as u64,
+            code: op::BIND,
+            fd: socket as i32,
+            address: address.as_ptr() as u64,
+            offset: address.len() as u64,
             ..Entry::default()
         };
-        run("IORING_OP_SYMLINKAT", &entry)
-    })
-    .lacks(LACKS),
-    write("uring-setxattr", |field| {
-        let path = sys::c_path(&field.file());
-        let entry = Entry {
-            code: op::SETXATTR,
-            third: path.as_ptr() as u64,
-            ..attribute()
-        };
-        run("IORING_OP_SETXATTR", &entry)
-    })
-    .lacks(LACKS),
-    write("uring-fsetxattr-inherited", |field| {
-        let entry = Entry {
-            code: op::FSETXATTR,
-            fd: field.inherited,
-            ..attribute()
-        };
-        run("IORING_OP_FSETXATTR", &entry)
-    })
-    .inherits(|field| Ok(sys::open(&field.file(), O_RDONLY)?))
-    .lacks(LACKS),
-    write("uring-inherited-ring", |field| {
-        // A kernel thread of the process that made the ring does the work.
-        let fd = sys::owned(call!(SYS_dup, field.inherited)?);
-        let entry = Entry {
-            code: op::WRITE_FIXED,
-            flags: FIXED_FILE,
-            address: field.noted("address"),
-            ..write_to(0)
-        };
-        Ring::of(fd, field.noted_bytes("parameters"))?.run("IORING_OP_WRITE_FIXED", &entry)?;
+        entry.alone("IORING_OP_BIND", 0)?;
         sys::done()
     })
-    .inherits(lent)
     .lacks(LACKS),
+    write("uring-setxattr", |field| attribute(field, 0)).lacks(LACKS),
+    write("uring-setxattr-async", |field| attribute(field, ASYNC)).lacks(LACKS),
     read("read-uring-openat", |field| {
         let path = sys::c_path(&field.file());
         let fd = open(&path, O_RDONLY, 0, 0)?;
@@ -172,12 +86,6 @@ pub const ATTEMPTS: &[Attempt] = &[
         sys::read(&open(&path, O_RDONLY, 0, ASYNC)?)
     })
     .lacks(LACKS),
-    read("read-uring-inherited", |field| reads(field, 0))
-        .inherits(read_only)
-        .lacks(LACKS),
-    read("read-uring-inherited-sqpoll", |field| reads(field, SQPOLL))
-        .inherits(read_only)
-        .lacks(LACKS),
     read("see-uring-statx", |field| {
         let path = sys::c_path(&field.file());
         let mut room = [0_u8; 256];
@@ -189,43 +97,11 @@ pub const ATTEMPTS: &[Attempt] = &[
             length: libc::STATX_SIZE,
             ..Entry::default()
         };
-        run("IORING_OP_STATX", &entry)?;
+        entry.alone("IORING_OP_STATX", 0)?;
         Ok(PROOF.to_vec())
     })
     .lacks(LACKS),
 ];
-
-fn write_only(field: &Field) -> Result<OwnedFd> {
-    Ok(sys::open(&field.file(), O_WRONLY)?)
-}
-
-fn read_only(field: &Field) -> Result<OwnedFd> {
-    Ok(sys::open(&field.file(), O_RDONLY)?)
-}
-
-/// A ring that an untagged process has made, with the file and a buffer registered.
-fn lent(field: &Field) -> Result<OwnedFd> {
-    let ring = Ring::new(SQPOLL, op::WRITE_FIXED)?;
-    let file = write_only(field)?;
-    ring.register(file.as_raw_fd())?;
-    // Memory that can be written to, and the same for every ring.
-    static BUFFER: OnceLock<Vec<u8>> = OnceLock::new();
-    let buffer = BUFFER.get_or_init(|| MARK.to_vec());
-    ring.register_buffer(buffer)?;
-    let (fd, parameters) = ring.lend()?;
-    let address = buffer.as_ptr() as u64;
-    field.note(&json!({ "address": address, "parameters": parameters }))?;
-    Ok(fd)
-}
-
-fn ring(entry: &Entry) -> Try<Ring> {
-    Ring::new(0, entry.code)
-}
-
-fn run(name: &str, entry: &Entry) -> Try {
-    ring(entry)?.run(name, entry)?;
-    sys::done()
-}
 
 fn open(path: &CString, flags: i32, setup: u32, entry_flags: u8) -> Try<OwnedFd> {
     let entry = Entry {
@@ -236,23 +112,13 @@ fn open(path: &CString, flags: i32, setup: u32, entry_flags: u8) -> Try<OwnedFd>
         operation_flags: flags.cast_unsigned(),
         ..Entry::default()
     };
-    let fd = Ring::new(setup, op::OPENAT)?.run("IORING_OP_OPENAT", &entry)?;
+    let fd = entry.alone("IORING_OP_OPENAT", setup)?;
     Ok(sys::owned(fd.into()))
 }
 
 fn opened(field: &Field, setup: u32, flags: u8) -> Try {
     let path = sys::c_path(&field.file());
     sys::mark(&open(&path, O_WRONLY, setup, flags)?)
-}
-
-fn write_to(fd: i32) -> Entry {
-    Entry {
-        code: op::WRITE,
-        fd,
-        address: MARK.as_ptr() as u64,
-        length: MARK.len() as u32,
-        ..Entry::default()
-    }
 }
 
 /// Opens into the table of registered files, and writes there: no descriptor is made.
@@ -271,101 +137,87 @@ fn direct(field: &Field) -> Try {
     };
     ring.run("IORING_OP_OPENAT", &entry)?;
     let entry = Entry {
+        code: op::WRITE,
         flags: FIXED_FILE,
-        ..write_to(0)
+        address: MARK.as_ptr() as u64,
+        length: MARK.len() as u32,
+        ..Entry::default()
     };
     ring.run("IORING_OP_WRITE", &entry)?;
     sys::done()
 }
 
-fn writes(field: &Field, setup: u32, flags: u8) -> Try {
-    let entry = Entry {
-        flags,
-        ..write_to(field.inherited)
-    };
-    Ring::new(setup, op::WRITE)?.run("IORING_OP_WRITE", &entry)?;
-    sys::done()
+/// A request about one name or two, which it keeps.
+struct Named {
+    entry: Entry,
+    _names: [CString; 2],
 }
 
-/// A registered file, and a registered buffer.
-fn registered(field: &Field) -> Try {
-    let ring = Ring::new(0, op::WRITE_FIXED)?;
-    let buffer = MARK.to_vec();
-    ring.register(field.inherited)?;
-    ring.register_buffer(&buffer)?;
-    let entry = Entry {
-        code: op::WRITE_FIXED,
-        flags: FIXED_FILE,
-        address: buffer.as_ptr() as u64,
-        ..write_to(0)
-    };
-    ring.run("IORING_OP_WRITE_FIXED", &entry)?;
-    sys::done()
-}
-
-fn splice(field: &Field) -> Try {
-    let (from, to) = sys::pipe()?;
-    sys::mark(&to)?;
-    let entry = Entry {
-        code: op::SPLICE,
-        fd: field.inherited,
-        offset: 0,
-        // No position for a pipe.
-        address: u64::MAX,
-        length: MARK.len() as u32,
-        second: from.as_raw_fd().cast_unsigned(),
-        ..Entry::default()
-    };
-    run("IORING_OP_SPLICE", &entry)
-}
-
-fn named(code: u8, name: &str, path: &Path, flags: u8) -> Try {
-    let path = sys::c_path(path);
-    let entry = Entry {
-        code,
-        flags,
-        fd: AT_FDCWD,
-        address: path.as_ptr() as u64,
-        // The mode of a directory; `unlinkat` wants 0.
-        length: if code == op::MKDIRAT { 0o755 } else { 0 },
-        ..Entry::default()
-    };
-    run(name, &entry)
-}
-
-fn pair(code: u8, name: &str, from: &Path, to: &Path) -> Try {
-    let (from, to) = (sys::c_path(from), sys::c_path(to));
-    let entry = Entry {
-        code,
-        fd: AT_FDCWD,
-        address: from.as_ptr() as u64,
-        offset: to.as_ptr() as u64,
-        // The descriptor for the second name.
-        length: AT_FDCWD.cast_unsigned(),
-        ..Entry::default()
-    };
-    run(name, &entry)
-}
-
-fn attribute() -> Entry {
-    Entry {
-        address: XATTR.as_ptr() as u64,
-        offset: MARK.as_ptr() as u64,
-        length: MARK.len() as u32,
-        ..Entry::default()
+impl Named {
+    fn run(&self, name: &str, setup: u32) -> Try {
+        self.entry.alone(name, setup)?;
+        sys::done()
     }
 }
 
-fn reads(field: &Field, setup: u32) -> Try {
-    let mut room = vec![0; 4096];
+/// From one name to another, or of the first alone.
+fn pair(code: u8, from: &Path, to: &Path) -> Named {
+    let names = [sys::c_path(from), sys::c_path(to)];
     let entry = Entry {
-        code: op::READ,
-        fd: field.inherited,
-        address: room.as_mut_ptr() as u64,
-        length: room.len() as u32,
+        code,
+        fd: AT_FDCWD,
+        address: names[0].as_ptr() as u64,
+        offset: names[1].as_ptr() as u64,
         ..Entry::default()
     };
-    let got = Ring::new(setup, op::READ)?.run("IORING_OP_READ", &entry)?;
-    room.truncate(got.unsigned_abs() as usize);
-    Ok(room)
+    Named {
+        entry,
+        _names: names,
+    }
+}
+
+fn unlinked(path: &Path, operation_flags: u32, flags: u8) -> Try {
+    let mut request = pair(op::UNLINKAT, path, path);
+    request.entry.offset = 0;
+    request.entry.operation_flags = operation_flags;
+    request.entry.flags = flags;
+    request.run("IORING_OP_UNLINKAT", 0)
+}
+
+fn made(field: &Field, setup: u32) -> Try {
+    let path = field.at("new");
+    let mut request = pair(op::MKDIRAT, &path, &path);
+    request.entry.offset = 0;
+    request.entry.length = 0o755;
+    request.run("IORING_OP_MKDIRAT", setup)
+}
+
+fn renamed(field: &Field, operation_flags: u32, flags: u8) -> Try {
+    let mut request = pair(op::RENAMEAT, &field.file(), &field.scratch("g"));
+    // The descriptor for the second name.
+    request.entry.length = AT_FDCWD.cast_unsigned();
+    request.entry.operation_flags = operation_flags;
+    request.entry.flags = flags;
+    request.run("IORING_OP_RENAMEAT", 0)
+}
+
+fn linked(field: &Field, setup: u32) -> Try {
+    let mut request = pair(op::LINKAT, &field.file(), &field.scratch("g"));
+    request.entry.length = AT_FDCWD.cast_unsigned();
+    request.run("IORING_OP_LINKAT", setup)
+}
+
+fn attribute(field: &Field, flags: u8) -> Try {
+    let path = sys::c_path(&field.file());
+    let entry = Entry {
+        code: op::SETXATTR,
+        flags,
+        address: c"user.redteam".as_ptr() as u64,
+        offset: MARK.as_ptr() as u64,
+        length: MARK.len() as u32,
+        third: path.as_ptr() as u64,
+        ..Entry::default()
+    };
+    entry.alone("IORING_OP_SETXATTR", 0)?;
+    sys::done()
 }

@@ -21,18 +21,12 @@ const SYS_REMOVEXATTRAT: i64 = 466;
 const NEW: &[(i32, &str)] = &[(libc::ENOSYS, "the kernel has no such call (6.13)")];
 
 pub const ATTEMPTS: &[Attempt] = &[
-    write("setxattr", |field| {
-        call!(SYS_setxattr, &field.file(), NAME, MARK, MARK.len(), 0)?;
-        sys::done()
-    }),
+    write("setxattr", |field| set(&field.file(), NAME, MARK)),
     write("lsetxattr", |field| {
         call!(SYS_lsetxattr, &field.file(), NAME, MARK, MARK.len(), 0)?;
         sys::done()
     }),
-    write("fsetxattr", |field| {
-        call!(SYS_fsetxattr, &read_only(field)?, NAME, MARK, MARK.len(), 0)?;
-        sys::done()
-    }),
+    write("fsetxattr", |field| set_at(&read_only(field)?, NAME, MARK)),
     write("fsetxattr-inherited", |field| {
         call!(SYS_fsetxattr, field.inherited, NAME, MARK, MARK.len(), 0)?;
         sys::done()
@@ -62,69 +56,31 @@ pub const ATTEMPTS: &[Attempt] = &[
     .prepare(with_old)
     .lacks(NEW),
     write("acl-access", |field| {
-        let list = list(field.user.uid());
-        call!(
-            SYS_setxattr,
-            &field.file(),
-            ACCESS,
-            &list[..],
-            list.len(),
-            0
-        )?;
-        sys::done()
+        set(&field.file(), ACCESS, &list(field.user.uid()))
     }),
     write("acl-access-by-descriptor", |field| {
-        let list = list(field.user.uid());
-        call!(
-            SYS_fsetxattr,
-            &read_only(field)?,
-            ACCESS,
-            &list[..],
-            list.len(),
-            0
-        )?;
-        sys::done()
+        let fd = read_only(field)?;
+        set_at(&fd, ACCESS, &list(field.user.uid()))
     }),
     write("acl-default", |field| {
-        let list = list(field.user.uid());
-        call!(SYS_setxattr, &field.dir, DEFAULT, &list[..], list.len(), 0)?;
-        sys::done()
+        set(&field.dir, DEFAULT, &list(field.user.uid()))
     }),
     write("acl-remove", |field| {
         call!(SYS_removexattr, &field.file(), ACCESS)?;
         sys::done()
     })
     .prepare(|field| {
-        let list = list(field.user.uid());
-        call!(
-            SYS_setxattr,
-            &field.file(),
-            ACCESS,
-            &list[..],
-            list.len(),
-            0
-        )?;
+        set(&field.file(), ACCESS, &list(field.user.uid()))?;
         Ok(())
     }),
     write("xattr-trusted", |field| {
-        let name = c"trusted.redteam";
-        call!(SYS_setxattr, &field.file(), name, MARK, MARK.len(), 0)?;
-        sys::done()
+        set(&field.file(), c"trusted.redteam", MARK)
     })
     .root_only("trusted attributes want CAP_SYS_ADMIN"),
     write("xattr-capability", |field| {
         // Version 2, CAP_NET_RAW effective.
         let value = sys::halves(&[0x0200_0001, 1 << 13, 0, 0, 0]);
-        let name = c"security.capability";
-        call!(
-            SYS_setxattr,
-            &field.file(),
-            name,
-            &value[..],
-            value.len(),
-            0
-        )?;
-        sys::done()
+        set(&field.file(), c"security.capability", &value)
     })
     .root_only("file capabilities want CAP_SETFCAP"),
 ];
@@ -133,8 +89,18 @@ fn read_only(field: &Field) -> Try<OwnedFd> {
     sys::open(&field.file(), O_RDONLY)
 }
 
+fn set(path: &Path, name: &CStr, value: &[u8]) -> Try {
+    call!(SYS_setxattr, path, name, value, value.len(), 0)?;
+    sys::done()
+}
+
+fn set_at(fd: &OwnedFd, name: &CStr, value: &[u8]) -> Try {
+    call!(SYS_fsetxattr, fd, name, value, value.len(), 0)?;
+    sys::done()
+}
+
 fn with_old(field: &Field) -> Result<()> {
-    call!(SYS_setxattr, &field.file(), OLD, MARK, MARK.len(), 0)?;
+    set(&field.file(), OLD, MARK)?;
     Ok(())
 }
 
