@@ -50,9 +50,15 @@ impl TransitionKey {
     #[must_use]
     #[inline(always)]
     pub const fn name(mut self, state: u32, count: u32, last: bool) -> Self {
+        self.complete(state, count, last);
+        self
+    }
+
+    /// The same in place.
+    #[inline(always)]
+    pub const fn complete(&mut self, state: u32, count: u32, last: bool) {
         let kind = if last { count as u8 } else { KIND_MORE };
         self.words[3] = self.words[3] & 0xff_ffff | (kind as u64) << 24 | (state as u64) << 32;
-        self
     }
 
     /// The key of a class of names.
@@ -325,10 +331,11 @@ pub fn exact<T: PathTables, N: Name>(
         let rest = len - offset;
         let last = rest <= CHUNK as u32;
         let count = if last { rest } else { CHUNK as u32 };
-        let key = name
-            .read(offset, count)
-            .ok_or(Unreadable)?
-            .name(from, count, last);
+        // Completed in place: in the kernel each copy is stack.
+        let Some(mut key) = name.read(offset, count) else {
+            return Err(Unreadable);
+        };
+        key.complete(from, count, last);
         let Some(next) = tables.transition(&key) else {
             return Ok(None);
         };

@@ -223,6 +223,20 @@ pub fn mount_unnamed(tag: &Tag, unseen: bool) -> i32 {
     conclude(&Subjected { tag, policy, run }, settled, object, false)
 }
 
+/// Decides about measuring (CAP_PERFMON), which shows the memory of every process.
+#[inline(never)]
+pub fn measuring(tag: &Tag) -> i32 {
+    let Some((policy, run)) = records(tag) else {
+        return unknown();
+    };
+    if policy.privileges & privilege::PTRACE_OUTSIDE != 0 {
+        return 0;
+    }
+    let settled = Settled::new(Decision::deny(Reason::Privilege), Verb::Read);
+    let object = Task::current().program().dentry();
+    conclude(&Subjected { tag, policy, run }, settled, object, false)
+}
+
 /// Refuses what no agent may do.
 #[inline(never)]
 pub fn refused(tag: &Tag, object: Dentry, reason: Reason) -> i32 {

@@ -84,6 +84,10 @@ offsets! {
     REGS_SECOND_COMPAT,
     /// `user_namespace.level`
     USERNS_LEVEL,
+    /// `fs_context.fs_type`
+    FS_CONTEXT_TYPE,
+    /// `file_system_type.name`
+    FS_TYPE_NAME,
     /// `linux_binprm.file`
     BPRM_FILE,
     /// `task_struct.tgid`
@@ -207,6 +211,8 @@ object! {
     Memory,
     /// `struct user_namespace`
     UserNamespace,
+    /// `struct fs_context`
+    FsContext,
     /// `struct pt_regs`
     Registers,
 }

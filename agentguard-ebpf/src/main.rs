@@ -33,8 +33,8 @@
 //! | `lsm/mmap_file`, `file_mprotect` | the same | decide `read`, `write`, `exec` of mappings; refuse others' io_uring rings |
 //! | `lsm/file_ioctl`, `file_ioctl_compat` | the same | decide `attributes` |
 //! | `lsm/sb_mount`, `move_mount`, `sb_umount`, `sb_pivotroot` | the same | privilege `mount`, `write` |
-//! | `lsm/capable` | `capable` | privilege `mount` where no other hook sees a mount change |
-//! | `lsm/sb_kern_mount` | `sb_kern_mount` | refuse stacked file systems |
+//! | `lsm/capable` | `capable` | privileges `mount`, `ptrace-outside` where no other hook sees what they are for |
+//! | `lsm/sb_kern_mount`, `fs_context_parse_param` | `sb_kern_mount`, `fs_parameter` | refuse stacked file systems |
 //! | `lsm/ptrace_access_check` | `ptrace_access_check` | privilege `ptrace-outside` |
 //! | `lsm/uring_override_creds` | `uring_override_creds` | refuse other credentials in io_uring |
 //! | `lsm/socket_connect` | `socket_connect` | decide `connect` |

@@ -74,6 +74,10 @@ pub const DECISION_SLOTS: usize = Verb::COUNT * Verdict::COUNT * 2;
 /// Identity.
 #[btf_map]
 pub static TASKS: TaskStorage<Tag> = TaskStorage::new();
+/// Whether a task's last question for a capability was for CAP_PERFMON, and refused. Not
+/// pinned: it is of no use a moment later.
+#[btf_map]
+pub static MEASURING: TaskStorage<u64> = TaskStorage::new();
 /// Identity again where task storage lookups can miss (kernels before 6.2).
 #[btf_map]
 pub static TASKS_BY_ADDRESS: HashMap<u64, Tag, { limits::TASKS as usize }, NO_PREALLOC> =

@@ -136,10 +136,11 @@ pub fn find(policy: &PolicyRecord, dentry: Dentry) -> u64 {
     }
     // The root of a file system is its own directory, and has no name to step through.
     let directory = dentry.parent();
-    let above = match place_of(policy, directory, renames) {
-        Ok(above) => above,
-        Err(error) => return error,
-    };
+    let above = place_of(policy, directory, renames);
+    if above >= TOO_DEEP {
+        return above;
+    }
+    let above = Reached(above);
     if directory == dentry {
         return position_of(above);
     }
@@ -165,15 +166,19 @@ fn position_of(reached: Reached) -> u64 {
     u64::from(reached.fixed()) << 32 | u64::from(reached.deep())
 }
 
-/// Where a directory is: as kept, or by a walk, which is then kept.
-#[inline(always)]
-fn place_of(policy: &PolicyRecord, directory: Dentry, renames: u64) -> Result<Reached, u64> {
+/// Where a directory is ([`Reached`] as a number, or why that is not known): as kept, or by
+/// a walk, which is then kept.
+///
+/// Not inlined: its stack is free again before the last step.
+#[inline(never)]
+fn place_of(policy: &PolicyRecord, directory: Dentry, renames: u32) -> u64 {
     if let Some(reached) = place::recall(policy, directory, renames) {
-        return Ok(reached);
+        return reached.0;
     }
-    let reached = walk(policy, directory)?;
-    place::keep(policy, directory, renames, reached.0);
-    Ok(reached)
+    match walk(policy, directory) {
+        Ok(reached) => place::keep(policy, directory, renames, reached.0),
+        Err(error) => error,
+    }
 }
 
 /// Walks all names from the root of the file system down.

@@ -65,25 +65,23 @@ impl Reached {
     }
 }
 
-/// No count of renames: it is not known, or one is under way.
-const UNKNOWN: u64 = u64::MAX;
+/// No count of renames (it is not known, or a rename is under way): the count at rest is even.
+const UNKNOWN: u32 = 1;
 
 /// The count of renames, for [`recall`] and [`keep`].
 #[inline(always)]
-pub fn renames() -> u64 {
+pub fn renames() -> u32 {
     let address = RENAME_LOCK.load();
     if address == 0 {
         return UNKNOWN;
     }
-    match kernel::probe::<u32>(address) {
-        Some(count) if count & 1 == 0 => u64::from(count),
-        _ => UNKNOWN,
-    }
+    // One number to the verifier, known or not: what follows is checked once.
+    verifier::forget(kernel::probe::<u32>(address).unwrap_or(UNKNOWN))
 }
 
 /// Where an earlier walk under this policy ended at this name, if that still holds.
 #[inline(always)]
-pub fn recall(policy: &PolicyRecord, name: Dentry, renames: u64) -> Option<Reached> {
+pub fn recall(policy: &PolicyRecord, name: Dentry, renames: u32) -> Option<Reached> {
     match look_up(policy, name, renames) {
         Reached::NONE => None,
         reached => Some(Reached(reached)),
@@ -92,8 +90,8 @@ pub fn recall(policy: &PolicyRecord, name: Dentry, renames: u64) -> Option<Reach
 
 /// Not inlined: its stack is free again before the walk.
 #[inline(never)]
-fn look_up(policy: &PolicyRecord, name: Dentry, renames: u64) -> u64 {
-    if renames == UNKNOWN {
+fn look_up(policy: &PolicyRecord, name: Dentry, renames: u32) -> u64 {
+    if renames & UNKNOWN != 0 {
         return Reached::NONE;
     }
     let Some(key) = key(policy, name) else {
@@ -114,9 +112,9 @@ fn look_up(policy: &PolicyRecord, name: Dentry, renames: u64) -> u64 {
 
 /// Keeps where a walk to a name ended, for the count of renames from before it.
 #[inline(never)]
-pub fn keep(policy: &PolicyRecord, name: Dentry, renames: u64, reached: u64) -> u64 {
+pub fn keep(policy: &PolicyRecord, name: Dentry, renames: u32, reached: u64) -> u64 {
     // Different directories there can have the same number.
-    if renames == UNKNOWN || matches!(name.super_block().magic(), OVERLAYFS | FUSE) {
+    if renames & UNKNOWN != 0 || matches!(name.super_block().magic(), OVERLAYFS | FUSE) {
         return reached;
     }
     if let Some(key) = key(policy, name)
@@ -154,8 +152,8 @@ fn slot(key: u64) -> u32 {
 }
 
 #[inline(always)]
-fn check(key: u64, reached: u64, renames: u64) -> u64 {
-    hash::with(hash::with(key, reached), renames)
+fn check(key: u64, reached: u64, renames: u32) -> u64 {
+    hash::with(hash::with(key, reached), u64::from(renames))
 }
 
 const _: () = assert!(limits::PLACES.is_power_of_two());

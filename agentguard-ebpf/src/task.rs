@@ -6,7 +6,7 @@ use agentguard_common::identity::Tag;
 use crate::atomic;
 use crate::emit;
 use crate::kernel::{STORAGE_CAN_MISS, Task};
-use crate::maps::{LIVE, RUNS, TASKS, TASKS_BY_ADDRESS};
+use crate::maps::{LIVE, MEASURING, RUNS, TASKS, TASKS_BY_ADDRESS};
 
 /// Whether any task on the host has a tag: the first thing every hook asks.
 #[inline(always)]
@@ -93,6 +93,31 @@ pub fn clear_tag(task: Task) -> Option<(Tag, i64)> {
     let left = add_to_run(&tag, -1);
     add_live(-1);
     Some((tag, left))
+}
+
+/// Notes whether the running task was refused CAP_PERFMON just now.
+#[inline(always)]
+pub fn set_asked_to_measure(refused: bool) {
+    let task = Task::current().as_ptr();
+    let noted = if refused { MEASURING.get_or_create(task) } else { MEASURING.get(task) };
+    // SAFETY: checked for null; only the task itself writes its storage.
+    if let Some(noted) = unsafe { noted.as_mut() } {
+        *noted = u64::from(refused);
+    }
+}
+
+/// Whether it was, and that is forgotten.
+#[inline(always)]
+pub fn was_refused_to_measure() -> bool {
+    let noted = MEASURING.get(Task::current().as_ptr());
+    // SAFETY: as above.
+    match unsafe { noted.as_mut() } {
+        Some(noted) if *noted != 0 => {
+            *noted = 0;
+            true
+        }
+        _ => false,
+    }
 }
 
 /// Removes what an earlier task at this address left behind when its removal

@@ -128,8 +128,9 @@ pub fn file_ioctl_compat(ctx: LsmContext) -> i32 {
     control(&ctx)
 }
 
-/// Commands that a file system has for its files and directories change what it
-/// keeps about them, but for the few listed.
+/// What a command does that a file system has for its files and directories. What is not
+/// known here may reach other files than the one it is given (snapshots, trees sent, blocks
+/// exchanged, the whole file system shut down), so it is refused.
 #[inline(always)]
 fn control(ctx: &LsmContext) -> i32 {
     let prior: i32 = ctx.arg(3);
@@ -141,32 +142,63 @@ fn control(ctx: &LsmContext) -> i32 {
     if !file.dentry().inode().is_file_or_directory() || is_harmless(command) || file.is_layer() {
         return 0;
     }
-    enforce::path(tag, file.dentry(), Verbs::of(Verb::Attributes))
+    if is_about_the_file(command) {
+        return enforce::path(tag, file.dentry(), Verbs::of(Verb::Attributes));
+    }
+    enforce::refused(tag, file.dentry(), Reason::Forbidden)
 }
 
-/// Questions, settings of the descriptor itself, and copies between files, for
-/// which the kernel asks `file_permission`.
+/// Questions, settings of the descriptor itself, copies between files, for which the kernel
+/// asks `file_permission`, and what only devices know.
 #[inline(always)]
 fn is_harmless(command: u32) -> bool {
+    // By kind: of hard disks, block devices, loop devices, CD drives, terminals.
+    let of_devices = matches!(command >> 8 & 0xff, 0x03 | 0x12 | 0x4c | 0x53 | 0x54);
+    of_devices
+        || matches!(
+            command,
+            1                   // FIBMAP
+                | 2             // FIGETBSZ
+                | 0xc020_660b   // FS_IOC_FIEMAP
+                | 0x8008_6601   // FS_IOC_GETFLAGS
+                | 0x8004_6601   // FS_IOC32_GETFLAGS
+                | 0x801c_581f   // FS_IOC_FSGETXATTR
+                | 0x8008_7601   // FS_IOC_GETVERSION
+                | 0x8004_7601   // FS_IOC32_GETVERSION
+                | 0x8100_9431   // FS_IOC_GETFSLABEL
+                | 0x8011_1500   // FS_IOC_GETFSUUID
+                | 0x8010_6615   // FS_IOC_GET_ENCRYPTION_PWSALT
+                | 0x400c_6615   // FS_IOC_GET_ENCRYPTION_POLICY
+                | 0xc009_6616   // FS_IOC_GET_ENCRYPTION_POLICY_EX
+                | 0xc004_6686   // FS_IOC_MEASURE_VERITY
+                | 0x4004_9409   // FICLONE
+                | 0x4020_940d   // FICLONERANGE
+                | 0xc018_9436   // FIDEDUPERANGE
+                | 0x8008_9419   // BTRFS_IOC_SUBVOL_GETFLAGS
+                | 0x8400_941f   // BTRFS_IOC_FS_INFO
+                | 0x8004_f50c // F2FS_IOC_GET_FEATURES
+        )
+}
+
+/// Commands that change the file they are given and nothing else.
+#[inline(always)]
+fn is_about_the_file(command: u32) -> bool {
     matches!(
         command,
-        0x5401              // TCGETS: is it a terminal?
-            | 0x5413        // TIOCGWINSZ
-            | 0x5421        // FIONBIO
-            | 0x5450..=0x5452 // FIONCLEX, FIOCLEX, FIOASYNC
-            | 0x541b        // FIONREAD
-            | 0x5460        // FIOQSIZE
-            | 2             // FIGETBSZ
-            | 0xc020_660b   // FS_IOC_FIEMAP
-            | 0x8008_6601   // FS_IOC_GETFLAGS
-            | 0x8004_6601   // FS_IOC32_GETFLAGS
-            | 0x801c_581f   // FS_IOC_FSGETXATTR
-            | 0x8008_7601   // FS_IOC_GETVERSION
-            | 0x8004_7601   // FS_IOC32_GETVERSION
-            | 0x8100_9431   // FS_IOC_GETFSLABEL
-            | 0x4004_9409   // FICLONE
-            | 0x4020_940d   // FICLONERANGE
-            | 0xc018_9436 // FIDEDUPERANGE
+        0x4008_6602             // FS_IOC_SETFLAGS
+            | 0x4004_6602       // FS_IOC32_SETFLAGS
+            | 0x401c_5820       // FS_IOC_FSSETXATTR
+            | 0x4008_7602       // FS_IOC_SETVERSION
+            | 0x4004_7602       // FS_IOC32_SETVERSION
+            | 0x4008_6604       // EXT4_IOC_SETVERSION
+            | 0x4004_6604       // EXT4_IOC32_SETVERSION
+            | 0x4030_5828..=0x4030_582b // FS_IOC_RESVSP, UNRESVSP, RESVSP64, UNRESVSP64
+            | 0x4030_5839       // FS_IOC_ZERO_RANGE
+            | 0x4080_6685       // FS_IOC_ENABLE_VERITY
+            | 0x800c_6613       // FS_IOC_SET_ENCRYPTION_POLICY
+            | 0x5000_9402       // BTRFS_IOC_DEFRAG
+            | 0x4030_9410       // BTRFS_IOC_DEFRAG_RANGE
+            | 0xf501 | 0xf502 | 0xf505 | 0xf519 // F2FS_IOC_*_ATOMIC_*
     )
 }
 

@@ -1,6 +1,7 @@
 //! The programs, by what they mediate. `main.rs` lists them in order.
 
 mod attributes;
+mod capable;
 mod cgroup;
 mod descriptor;
 mod enrol;

@@ -7,7 +7,7 @@ use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
 use crate::enforce;
-use crate::kernel::{Argument, Mount, Path, SuperBlock, Task, UserNamespace};
+use crate::kernel::{Argument, FsContext, Mount, Path, SuperBlock, Task, probe};
 
 const OVERLAYFS: u64 = 0x794c_7630;
 const ECRYPTFS: u64 = 0xf15f;
@@ -30,6 +30,9 @@ pub fn sb_mount(ctx: LsmContext) -> i32 {
     let own = Task::current().has_mounts_of_its_own();
     if flags & MS_MOVE != 0 && !own {
         // From where it is moved is not told.
+        return enforce::refused(tag, at.dentry(), Reason::Forbidden);
+    }
+    if flags & (MS_REMOUNT | MS_BIND | MS_MOVE | PROPAGATION) == 0 && is_stacked(ctx.arg(2)) {
         return enforce::refused(tag, at.dentry(), Reason::Forbidden);
     }
     // In the kernel's order (`path_mount`): remounting, which is the file system's and so
@@ -80,43 +83,12 @@ pub fn sb_pivotroot(ctx: LsmContext) -> i32 {
     enforce::mount(tag, Path::from_argument(ctx.arg(0)).dentry(), unseen)
 }
 
-/// `int capable(const struct cred *cred, struct user_namespace *ns, int cap,
-/// unsigned int opts)`: the one hook that sees `mount_setattr`, `open_tree_attr` and
-/// `fsconfig` with its command to reconfigure. Where they do it, it does not say.
-#[lsm(hook = "capable")]
-pub fn capable(ctx: LsmContext) -> i32 {
-    const CAP_SYS_ADMIN: u32 = 21;
-    const FSCONFIG: u32 = 431;
-    const FSCONFIG_CMD_RECONFIGURE: u32 = 7;
-    const MOUNT_SETATTR: u32 = 442;
-    const OPEN_TREE_ATTR: u32 = 467;
-    let prior: i32 = ctx.arg(4);
-    let capability: u32 = ctx.arg(2);
-    if capability != CAP_SYS_ADMIN {
-        return prior;
-    }
-    let Some(tag) = enforce::tagged(prior) else {
-        return prior;
-    };
-    let call = Task::current().system_call();
-    match call.number() {
-        MOUNT_SETATTR | OPEN_TREE_ATTR => {
-            enforce::mount_unnamed(tag, Task::current().has_mounts_of_its_own())
-        }
-        // It changes a file system, so for everybody who sees it.
-        FSCONFIG if call.second_is(FSCONFIG_CMD_RECONFIGURE) => {
-            let owner = UserNamespace::from_argument(ctx.arg(1));
-            enforce::mount_unnamed(tag, !owner.is_initial())
-        }
-        _ => 0,
-    }
-}
-
 /// `int sb_kern_mount(struct super_block *sb)`: a file system is about to be mounted.
 ///
 /// File systems that show files of others under names of their own are refused to
 /// agents, whatever their privileges: what lies below is opened by the kernel, and its
-/// own names are not asked for.
+/// own names are not asked for. By now overlayfs has written to its upper directory, so
+/// `sb_mount` and `fs_parameter` refuse before; this stays for what they do not see.
 #[lsm(hook = "sb_kern_mount")]
 pub fn sb_kern_mount(ctx: LsmContext) -> i32 {
     let prior: i32 = ctx.arg(1);
@@ -128,4 +100,27 @@ pub fn sb_kern_mount(ctx: LsmContext) -> i32 {
         return enforce::refused(tag, file_system.root(), Reason::Forbidden);
     }
     0
+}
+
+/// `int fs_context_parse_param(struct fs_context *fc, struct fs_parameter *param)`: a setting
+/// of a file system that is to be mounted; a stacked one needs some.
+#[lsm(hook = "fs_context_parse_param")]
+pub fn fs_parameter(ctx: LsmContext) -> i32 {
+    let prior: i32 = ctx.arg(2);
+    let Some(tag) = enforce::tagged(prior) else {
+        return prior;
+    };
+    if is_stacked(FsContext::from_argument(ctx.arg(0)).type_name()) {
+        return enforce::refused(tag, Task::current().program().dentry(), Reason::Forbidden);
+    }
+    0
+}
+
+/// Whether a type of file system, by the address of its name, shows files of others. One
+/// that cannot be read is none: without a type nothing new is mounted.
+#[inline(always)]
+fn is_stacked(name: u64) -> bool {
+    const OVERLAY: u64 = u64::from_le_bytes(*b"overlay\0");
+    const ECRYPTFS: u64 = u64::from_le_bytes(*b"ecryptfs");
+    matches!(probe::<u64>(name), Some(OVERLAY | ECRYPTFS))
 }

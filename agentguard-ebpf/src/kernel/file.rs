@@ -265,6 +265,15 @@ impl Attributes {
     }
 }
 
+impl FsContext {
+    /// Kernel address of the name of the file system's type.
+    #[inline(always)]
+    pub fn type_name(self) -> u64 {
+        let of: *const u8 = self.load(&FS_CONTEXT_TYPE);
+        verifier::number(Memory(of).load(&FS_TYPE_NAME))
+    }
+}
+
 impl Mount {
     /// Whether what is mounted in it is mounted nowhere else as well: it shares with no
     /// other mount. One that cannot be read is taken to share.

@@ -77,7 +77,7 @@ const fn cgroup(name: &'static str) -> Program {
 
 /// All programs, inheritance first: a task is never decided about before its
 /// children would be tagged.
-pub const PROGRAMS: [Program; 46] = [
+pub const PROGRAMS: [Program; 47] = [
     lsm("task_alloc", "task_alloc", 2, "identity"),
     lsm("task_free", "task_free", 1, "identity"),
     Program {
@@ -131,6 +131,7 @@ pub const PROGRAMS: [Program; 46] = [
     lsm("sb_umount", "sb_umount", 2, "files"),
     lsm("sb_pivotroot", "sb_pivotroot", 2, "files"),
     lsm("sb_kern_mount", "sb_kern_mount", 1, "files"),
+    lsm("fs_parameter", "fs_context_parse_param", 2, "files"),
     lsm("capable", "capable", 4, "files"),
     newer("uring_override_creds", "uring_override_creds", 1, "files"),
     lsm("ptrace_access_check", "ptrace_access_check", 2, "files"),
@@ -192,7 +193,7 @@ impl Program {
 }
 
 /// The kernel constants of the object: name in the object, structure, member.
-const OFFSETS: [(&str, &str, &str); 53] = [
+const OFFSETS: [(&str, &str, &str); 55] = [
     ("FILE_DENTRY", "file", "f_path.dentry"),
     ("FILE_MNT", "file", "f_path.mnt"),
     ("MOUNT_MNT", "mount", "mnt"),
@@ -237,6 +238,8 @@ const OFFSETS: [(&str, &str, &str); 53] = [
     ("REGS_SECOND", "pt_regs", "si"),
     ("REGS_SECOND_COMPAT", "pt_regs", "cx"),
     ("USERNS_LEVEL", "user_namespace", "level"),
+    ("FS_CONTEXT_TYPE", "fs_context", "fs_type"),
+    ("FS_TYPE_NAME", "file_system_type", "name"),
     ("BPRM_FILE", "linux_binprm", "file"),
     ("TASK_TGID", "task_struct", "tgid"),
     ("TASK_PID", "task_struct", "pid"),
