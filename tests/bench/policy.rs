@@ -88,16 +88,28 @@ impl Policy {
     /// networks with ports.
     #[must_use]
     pub fn manifest(&self, tree: &str, own_net: &[String]) -> Manifest {
-        let net = (self.rules * NET_OF_TEN / 10).max(own_net.len());
-        let mut paths = vec![format!("{tree}/**")];
-        paths.extend((1..self.rules - net - self.anywhere).map(path));
+        let net = self.net(own_net.len());
         let mut addresses = own_net.to_vec();
         addresses.extend((own_net.len()..net).map(address));
         let anywhere: Vec<String> = (0..self.anywhere).map(anywhere).collect();
         Manifest::new(&self.agent(), "enforce")
-            .rules("write", "allow", &paths)
+            .rules("write", "allow", &self.paths(tree, own_net.len()))
             .rules("connect", "allow", &addresses)
             .rules("read", "deny", &anywhere)
+    }
+
+    /// The paths that it allows to write, of which the first is below `tree`.
+    #[must_use]
+    pub fn paths(&self, tree: &str, own_net: usize) -> Vec<String> {
+        let others = self.rules - self.net(own_net) - self.anywhere;
+        let mut paths = vec![format!("{tree}/**")];
+        paths.extend((1..others).map(path));
+        paths
+    }
+
+    /// How many rules are about addresses, when so many are needed.
+    fn net(&self, own: usize) -> usize {
+        (self.rules * NET_OF_TEN / 10).max(own)
     }
 }
 

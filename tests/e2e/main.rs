@@ -14,6 +14,7 @@ mod places;
 mod policy_reload;
 mod race;
 mod rules;
+mod verifier;
 
 use std::process::ExitCode;
 
@@ -53,6 +54,7 @@ fn tests() -> Vec<Test> {
         rules::TESTS,
         race::TESTS,
         metrics::TESTS,
+        verifier::TESTS,
         lifecycle::TESTS,
     ];
     families.concat()

@@ -11,7 +11,7 @@ use clap::ValueEnum as _;
 use crate::host::{self, Host};
 use crate::sh::Tool;
 use crate::vm::{self, System};
-use crate::{ebpf, guest, package};
+use crate::{bench, ebpf, guest, package};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args, Debug)]
@@ -186,6 +186,11 @@ fn kernels(host: &Host, args: &Args, totals: &mut Totals) {
                 result
             });
         }
+    }
+    if series.contains(&bench::CHECKED) {
+        totals.part("what the main calls cost, by instruction count", || {
+            bench::check(host, bench::CHECKED, false)
+        });
     }
 }
 
