@@ -19,7 +19,7 @@ use aya::programs::loaded_programs;
 use serde_json::{Map, Value, json};
 
 use crate::measure::{self, ALL, HELD, OPENS};
-use crate::policy::{FEW, MANY, POLICIES, Policy};
+use crate::policy::{FEW, MANY, POLICIES, Policy, THOUSAND};
 use crate::{deep, empty, held, others, tree};
 
 /// Name of the AppArmor profile.
@@ -175,22 +175,23 @@ impl Bench {
     /// The same paths ruled by others. Audit comes last: tasks that began while it was
     /// enabled pay for it until they end.
     fn others(&mut self) -> Result<()> {
-        let own = self.own_net().len();
-        let rules = [FEW, MANY].map(|policy| (policy, policy.paths(&self.places.at("tree"), own)));
-        for (policy, paths) in &rules {
-            others::apparmor(PROFILE, paths)?;
-            let state = format!("apparmor_{}", policy.name);
+        let (tree, own) = (self.places.at("tree"), self.own_net().len());
+        let rules = |policy: Policy| (policy.name, policy.paths(&tree, own));
+        for (name, paths) in [FEW, THOUSAND].map(rules) {
+            others::apparmor(PROFILE, &paths)?;
+            let state = format!("apparmor_{name}");
             self.measure(&state, others::under_apparmor(PROFILE), ALL)?;
         }
-        self.tree("apparmor_many", others::under_apparmor(PROFILE))?;
-        for (policy, paths) in &rules {
+        self.tree("apparmor_thousand", others::under_apparmor(PROFILE))?;
+        let rules = [FEW, MANY].map(rules);
+        for (name, paths) in &rules {
             let made = others::make(paths)?;
-            let state = format!("landlock_{}", policy.name);
+            let state = format!("landlock_{name}");
             self.measure(&state, others::landlock(&self.this, &made)?, OPENS)?;
         }
-        for (policy, paths) in &rules {
+        for (name, paths) in &rules {
             others::audit(&others::make(paths)?)?;
-            let state = format!("audit_{}", policy.name);
+            let state = format!("audit_{name}");
             self.measure(&state, Command::new("env"), OPENS)?;
         }
         Ok(())

@@ -53,7 +53,9 @@ pub fn apparmor(name: &str, patterns: &[String]) -> Result<()> {
         writeln!(profile, "  {pattern} w,")?;
     }
     profile.push_str("}\n");
-    fed("apparmor_parser", &["--replace", "--skip-cache"], &profile)
+    // Simplified first, many rules take much longer, and become the same automaton.
+    let options = ["--replace", "--skip-cache", "-O", "no-expr-simplify"];
+    fed("apparmor_parser", &options, &profile)
 }
 
 /// The beginning of a command line under the profile.

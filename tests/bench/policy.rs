@@ -14,25 +14,23 @@ pub struct Policy {
 }
 
 /// Few rules.
-pub const FEW: Policy = Policy {
-    name: "few",
-    rules: 10,
-    anywhere: 0,
-};
+pub const FEW: Policy = policy("few", 10, 0);
 /// Few rules, and some of them about names anywhere: the dearest to walk.
-pub const ANYWHERE: Policy = Policy {
-    name: "anywhere",
-    rules: 10,
-    anywhere: 2,
-};
+pub const ANYWHERE: Policy = policy("anywhere", 10, 2);
 /// Many rules.
-pub const MANY: Policy = Policy {
-    name: "many",
-    rules: 10_000,
-    anywhere: 0,
-};
-/// All.
+pub const MANY: Policy = policy("many", 10_000, 0);
+/// As many as AppArmor's parser takes: for ten times more, 2 GB of memory are too little.
+pub const THOUSAND: Policy = policy("thousand", 1_000, 0);
+/// All that AgentGuard is measured with.
 pub const POLICIES: [Policy; 3] = [FEW, ANYWHERE, MANY];
+
+const fn policy(name: &'static str, rules: usize, anywhere: usize) -> Policy {
+    Policy {
+        name,
+        rules,
+        anywhere,
+    }
+}
 
 /// Of ten rules, so many are about addresses.
 const NET_OF_TEN: usize = 2;
