@@ -111,3 +111,50 @@ pub fn series() -> Result<String> {
         _ => bail!("the kernel's release {release} is no version"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HELD: Held = Held {
+        file: "held.json",
+        text: r#"{ "6.1": { "kept": 100, "gone": 1, "noisy": 100 } }"#,
+        renew: "renew it",
+        noise: |name| if name == "noisy" { 5.0 } else { 0.0 },
+    };
+
+    fn compared(series: &str, figures: &[(&str, f64)]) -> Result<()> {
+        let found = figures
+            .iter()
+            .map(|&(name, figure)| (name.to_owned(), figure));
+        HELD.compare(series, &found.collect())
+    }
+
+    #[test]
+    fn a_tenth_more_holds_and_noise_comes_on_top() {
+        let limits = [("kept", 110.0), ("gone", 0.0), ("noisy", 115.0)];
+        compared("6.1", &limits).unwrap();
+    }
+
+    #[test]
+    fn what_grew_is_new_or_gone_is_named_with_the_command_that_renews() {
+        let found = [("kept", 110.1), ("noisy", f64::NAN), ("new", 3.0)];
+        let error = compared("6.1", &found).unwrap_err().to_string();
+        for part in [
+            "Linux 6.1",
+            "kept was 100 and is 110",
+            "noisy was",
+            "gone is in the file and was not found",
+            "new (3) is not in the file",
+            "renew it",
+        ] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_the_file_does_not_know_is_an_error() {
+        let error = compared("7.3", &[]).unwrap_err().to_string();
+        assert!(error.contains("nothing of Linux 7.3"), "{error}");
+    }
+}
