@@ -25,6 +25,9 @@ use crate::{deep, empty, held, others, tree};
 /// Name of the AppArmor profile.
 const PROFILE: &str = "agentguard-bench";
 
+/// Where a tree is worked on.
+const WORK: &str = "tree/work";
+
 /// What the calls may cost more with AgentGuard loaded.
 const COSTS: Held = Held {
     file: "tests/bench/costs.json",
@@ -120,6 +123,9 @@ impl Bench {
     fn make(archive: Option<&str>) -> Result<Self> {
         let places = Places::make()?;
         deep::make()?;
+        if archive.is_some() {
+            tree::mount(&places.at(WORK))?;
+        }
         Ok(Self {
             this: std::env::current_exe()?.to_string_lossy().into_owned(),
             // Six names deep.
@@ -151,8 +157,8 @@ impl Bench {
         for &policy in policies {
             let state = format!("tagged_{}", policy.name);
             self.measure(&state, launch(&daemon, policy), calls)?;
-            self.tree(&state, launch(&daemon, policy))?;
         }
+        self.tree("tagged_few", launch(&daemon, FEW))?;
         daemon.unload()?;
         self.unloaded()
     }
@@ -218,7 +224,7 @@ impl Bench {
         command
             .args(["setarch", "--addr-no-randomize"])
             .args([&self.this, tree::FLAG, archive])
-            .arg(self.places.at("tree/work"));
+            .arg(self.places.at(WORK));
         self.states[state]["tree"] = figures(state, command)?;
         Ok(())
     }
@@ -236,9 +242,10 @@ fn figures(state: &str, mut command: Command) -> Result<Value> {
         "measuring {state}: {}",
         output.status
     );
-    eprintln!("agentguard-bench: measured {state}");
-    serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("measuring {state} printed no JSON"))
+    let figures: Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("measuring {state} printed no JSON"))?;
+    eprintln!("agentguard-bench: {state}: {figures}");
+    Ok(figures)
 }
 
 /// The beginning of a command line that runs as the agent with this policy.

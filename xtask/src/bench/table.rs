@@ -27,12 +27,10 @@ const STATES: [(&str, &str); 14] = [
 /// Of these, so many have all calls; in the others only files are opened.
 const COMPLETE: usize = 10;
 /// States in which a tree is worked on.
-const WORKING: [&str; 7] = [
+const WORKING: [&str; 5] = [
     "none",
     "live",
     "tagged_few",
-    "tagged_anywhere",
-    "tagged_many",
     "none_again",
     "apparmor_thousand",
 ];
