@@ -28,6 +28,7 @@ pub fn mount(directory: &str) -> Result<()> {
     File::create(IMAGE)?.set_len(1 << 30)?;
     let options = ["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"];
     for (program, options) in [
+        ("modprobe", vec!["loop"]),
         ("mkfs.ext4", [&options[..], &[IMAGE]].concat()),
         ("mount", vec!["-o", "loop", IMAGE, directory]),
     ] {
