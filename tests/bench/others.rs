@@ -47,8 +47,9 @@ pub fn make(patterns: &[String]) -> Result<Vec<String>> {
 /// # Errors
 /// The parser refuses.
 pub fn apparmor(name: &str, patterns: &[String]) -> Result<()> {
-    let mut profile =
-        format!("profile {name} {{\n  /** rix,\n  network,\n  capability,\n  signal,\n  unix,\n");
+    let mut profile = format!(
+        "profile {name} {{\n  /** rix,\n  /dev/null rw,\n  network,\n  capability,\n  signal,\n  unix,\n"
+    );
     for pattern in patterns {
         writeln!(profile, "  {pattern} w,")?;
     }
