@@ -22,7 +22,7 @@ const STATES: [(&str, &str); 14] = [
     ("landlock_few", "Landlock, the same 7 paths"),
     ("landlock_many", "Landlock, the same 8,000 paths"),
     ("audit_few", "audit, watches of the 7 paths"),
-    ("audit_many", "audit, watches of the 8,000 paths"),
+    ("audit_thousand", "audit, watches of 800 paths"),
 ];
 /// Of these, so many have all calls; in the others only files are opened.
 const COMPLETE: usize = 10;
