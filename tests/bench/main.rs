@@ -2,11 +2,15 @@
 //! counts instructions, and the decision function natively.
 
 mod decide;
+mod deep;
 mod empty;
+mod held;
 mod machine;
 mod measure;
 mod native;
+mod others;
 mod policy;
+mod tree;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -27,10 +31,14 @@ fn main() -> ExitCode {
 fn run(arguments: &[String]) -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
-        ["machine", empty] => machine::main(Path::new(empty)),
+        ["machine", empty, archive] => machine::main(Path::new(empty), archive),
+        ["check", how @ ("compare" | "print")] => machine::check(how == "compare"),
         ["native", decide] => native::main(Path::new(decide)),
-        [measure::FLAG, file, udp, tcp, own] => measure::main(file, udp, tcp, own),
+        [measure::FLAG, calls, file, udp, tcp, own] => measure::main(calls, file, [udp, tcp, own]),
+        [tree::FLAG, archive, directory] => tree::main(archive, directory),
+        [others::FLAG, file, ref command @ ..] => others::confined(file, command),
         [decide::FLAG, ref programs @ ..] => decide::main(programs),
+        ["verifier", how @ ("compare" | "print")] => held::verifier(how == "compare"),
         ["wait"] => measure::wait(),
         _ => bail!("started by `cargo xtask bench`, with arguments of its own"),
     }

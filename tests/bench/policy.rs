@@ -14,25 +14,23 @@ pub struct Policy {
 }
 
 /// Few rules.
-pub const FEW: Policy = Policy {
-    name: "few",
-    rules: 10,
-    anywhere: 0,
-};
+pub const FEW: Policy = policy("few", 10, 0);
 /// Few rules, and some of them about names anywhere: the dearest to walk.
-pub const ANYWHERE: Policy = Policy {
-    name: "anywhere",
-    rules: 10,
-    anywhere: 2,
-};
+pub const ANYWHERE: Policy = policy("anywhere", 10, 2);
 /// Many rules.
-pub const MANY: Policy = Policy {
-    name: "many",
-    rules: 10_000,
-    anywhere: 0,
-};
-/// All.
+pub const MANY: Policy = policy("many", 10_000, 0);
+/// As many as AppArmor's parser takes: for ten times more, 2 GB of memory are too little.
+pub const THOUSAND: Policy = policy("thousand", 1_000, 0);
+/// All that AgentGuard is measured with.
 pub const POLICIES: [Policy; 3] = [FEW, ANYWHERE, MANY];
+
+const fn policy(name: &'static str, rules: usize, anywhere: usize) -> Policy {
+    Policy {
+        name,
+        rules,
+        anywhere,
+    }
+}
 
 /// Of ten rules, so many are about addresses.
 const NET_OF_TEN: usize = 2;
@@ -88,16 +86,28 @@ impl Policy {
     /// networks with ports.
     #[must_use]
     pub fn manifest(&self, tree: &str, own_net: &[String]) -> Manifest {
-        let net = (self.rules * NET_OF_TEN / 10).max(own_net.len());
-        let mut paths = vec![format!("{tree}/**")];
-        paths.extend((1..self.rules - net - self.anywhere).map(path));
+        let net = self.net(own_net.len());
         let mut addresses = own_net.to_vec();
         addresses.extend((own_net.len()..net).map(address));
         let anywhere: Vec<String> = (0..self.anywhere).map(anywhere).collect();
         Manifest::new(&self.agent(), "enforce")
-            .rules("write", "allow", &paths)
+            .rules("write", "allow", &self.paths(tree, own_net.len()))
             .rules("connect", "allow", &addresses)
             .rules("read", "deny", &anywhere)
+    }
+
+    /// The paths that it allows to write, of which the first is below `tree`.
+    #[must_use]
+    pub fn paths(&self, tree: &str, own_net: usize) -> Vec<String> {
+        let others = self.rules - self.net(own_net) - self.anywhere;
+        let mut paths = vec![format!("{tree}/**")];
+        paths.extend((1..others).map(path));
+        paths
+    }
+
+    /// How many rules are about addresses, when so many are needed.
+    fn net(&self, own: usize) -> usize {
+        (self.rules * NET_OF_TEN / 10).max(own)
     }
 }
 

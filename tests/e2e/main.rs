@@ -16,6 +16,7 @@ mod policy_reload;
 mod race;
 mod repeats;
 mod rules;
+mod verifier;
 
 use std::process::ExitCode;
 
@@ -57,6 +58,7 @@ fn tests() -> Vec<Test> {
         rules::TESTS,
         race::TESTS,
         metrics::TESTS,
+        verifier::TESTS,
         lifecycle::TESTS,
     ];
     families.concat()

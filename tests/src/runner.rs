@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 
+use crate::binary;
 use crate::suite::Suite;
 
 /// What a test needs of the host.
@@ -15,6 +16,21 @@ pub enum Needs {
     Network,
     /// Rules about files and programs, decided in LSM programs.
     Lsm,
+    /// One of the kernels that committed figures are about.
+    TestMachine,
+}
+
+impl Needs {
+    /// Why this host does not offer it.
+    fn missing(self, suite: &Suite) -> Option<&str> {
+        match self {
+            Self::Lsm => suite.without_lsm.as_deref(),
+            Self::TestMachine if !binary::expects_lsm() => {
+                Some("the committed figures are of the test machines' kernels")
+            }
+            Self::Network | Self::TestMachine => None,
+        }
+    }
 }
 
 /// One test.
@@ -101,9 +117,7 @@ fn run(tests: &[&Test], suite: &mut Suite) -> ExitCode {
     let mut failures = Vec::new();
     let (mut passed, mut ignored) = (0, 0);
     for test in tests {
-        if test.needs == Needs::Lsm
-            && let Some(why) = &suite.without_lsm
-        {
+        if let Some(why) = test.needs.missing(suite) {
             let why = why.lines().next().unwrap_or_default();
             println!("test {} ... ignored, {why}", test.name);
             ignored += 1;

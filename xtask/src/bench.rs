@@ -2,6 +2,7 @@
 //! instructions, so that the figures repeat and one run can compare; the decision function,
 //! reloads and memory on this host, in real time. Beside them the targets (docs/benchmarks.md).
 
+mod archive;
 mod figures;
 mod table;
 mod targets;
@@ -10,15 +11,17 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use crate::ebpf;
+use crate::held::{self, Held};
 use crate::host::{Host, cargo_build, is_root};
 use crate::sh::Tool;
 use crate::vm::cli::{Flavour, Series};
 use crate::vm::{self, Guest, Machine, System};
+use crate::{ebpf, guest};
 use figures::Figures;
 
 /// Kernel programs that do nothing, and the decision function behind programs of another type.
@@ -29,6 +32,16 @@ const PROGRAM: &str = "agentguard-bench";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Where they appear in the machine.
 const GUEST_DIR: &str = "/bench";
+
+/// Longest run of the machine, on a host that is busy with other things as well.
+const TIMEOUT: Duration = Duration::from_secs(3_600);
+
+/// What the main calls cost more.
+const COSTS: Held = Held {
+    file: "tests/bench/costs.json",
+    word: "check",
+    icount: true,
+};
 
 /// Options of the command.
 #[derive(Debug, clap::Args)]
@@ -42,13 +55,33 @@ pub struct Args {
     /// Write all figures to this file as well
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Compare what the main calls cost more with tests/bench/costs.json, and nothing else
+    #[arg(long, conflicts_with_all = ["native", "json"])]
+    check: bool,
+    /// With --check: write that file, in place of comparing
+    #[arg(long, requires = "check")]
+    renew: bool,
     /// No progress on standard error
     #[arg(long, short)]
     quiet: bool,
 }
 
+/// The kernel whose costs are held.
+pub const CHECKED: Series = Series::V6_12;
+
+/// Compares the costs with the committed ones, or renews those; needs what [`guest::build`] makes.
+pub fn check(host: &Host, series: Series, renew: bool) -> Result<()> {
+    held::run(host, &COSTS, series, renew)
+}
+
 /// Measures and prints.
 pub fn main(args: &Args) -> Result<ExitCode> {
+    if args.check {
+        let host = Host::find(args.quiet)?;
+        guest::build(&host)?;
+        check(&host, args.kernel, args.renew)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if !is_root() {
         bail!("the daemon loads programs into the kernel: run this as root");
     }
@@ -60,6 +93,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let machine = if args.native {
         None
     } else {
+        archive::make(&host, &dir)?;
         let output = scratch.path().join("machine.json");
         Some(in_machine(&host, args.kernel, &dir, &output)?)
     };
@@ -71,7 +105,9 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     }
     let native = Figures::new(native);
     if let Some(machine) = machine.map(Figures::new) {
-        print!("{}", table::machine(&machine)?);
+        println!("{}", table::machine(&machine)?);
+        println!("{}", table::opens(&machine)?);
+        print!("{}", table::tree(&machine)?);
         println!("\n{}", table::native(&native)?);
         print!(
             "{}",
@@ -114,18 +150,20 @@ fn in_machine(host: &Host, series: Series, dir: &Path, output: &Path) -> Result<
         format!("{GUEST_DIR}/{PROGRAM}"),
         "machine".to_owned(),
         format!("{GUEST_DIR}/{}", OBJECTS[0]),
+        format!("{GUEST_DIR}/{}", archive::NAME),
     ];
     let machine = Machine {
         icount: true,
         add: vec![(dir.to_owned(), GUEST_DIR.to_owned())],
         output: Some(output.to_owned()),
+        timeout: TIMEOUT,
         ..Machine::new(Guest::Command(command.map(OsString::from).into()))
     };
     let system = System {
         series: vec![series],
         flavour: Flavour::Cloud,
         // What the costs are compared with.
-        with: vec!["apparmor".to_owned()],
+        with: ["apparmor", "auditd"].map(str::to_owned).into(),
         refresh: false,
     };
     let code = vm::run_all(host, &system, &machine)?;

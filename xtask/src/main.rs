@@ -5,6 +5,7 @@ mod bench;
 mod demo;
 mod ebpf;
 mod guest;
+mod held;
 mod host;
 mod package;
 mod redteam;
@@ -36,6 +37,8 @@ enum Task {
     Redteam(redteam::Args),
     /// Run every test: unit, property, native and on the test kernels
     Test(test::Args),
+    /// Compare what the verifier takes for each program with tests/verifier.json, or renew that
+    Verifier(held::Args),
     /// Boot test kernels under QEMU and run a command, or the privileged suite, inside
     Vm(vm::cli::Args),
     /// Show the main job on real input: an agent at work, what it may and what is blocked
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Task::Package(args) => package::main(&args),
         Task::Redteam(args) => redteam::main(&args),
         Task::Test(args) => test::main(&args),
+        Task::Verifier(args) => held::main(&args),
         Task::Vm(args) => vm::main(&args),
         Task::Demo(args) => demo::main(&args),
     };

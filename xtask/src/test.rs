@@ -13,7 +13,7 @@ use crate::host::{self, Host};
 use crate::sh::Tool;
 use crate::vm::beside::{self, Job};
 use crate::vm::{self, System};
-use crate::{ebpf, guest, package, redteam};
+use crate::{bench, ebpf, guest, package, redteam};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args, Debug)]
@@ -183,6 +183,13 @@ fn kernels(host: &Host, args: &Args, totals: &mut Totals) {
     };
     let mut jobs = on_each("end to end", suite_on);
     jobs.extend(on_each("red team", redteam::test));
+    if series.contains(&bench::CHECKED) {
+        // It counts instructions, so a neighbour does not matter.
+        jobs.push(Job {
+            name: "what the main calls cost".to_owned(),
+            run: Box::new(|| bench::check(host, bench::CHECKED, false)),
+        });
+    }
     for ended in beside::run(jobs) {
         totals.ended(&ended.name, ended.took, ended.result);
     }

@@ -36,6 +36,15 @@ impl Figures {
         Ok(self.cost(state, call)? - self.cost("none", call)?)
     }
 
+    /// Instructions of work on a tree in a state: `untar`, `grep`, `rm`, or `all` of them.
+    pub fn work(&self, state: &str, work: &str) -> Result<f64> {
+        if work == "all" {
+            let parts = ["untar", "grep", "rm"].map(|part| self.work(state, part));
+            return parts.into_iter().sum();
+        }
+        self.at(&format!("/states/{state}/tree/{work}"))
+    }
+
     fn value(&self, path: &str) -> Result<&Value> {
         self.0
             .pointer(path)

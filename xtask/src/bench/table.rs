@@ -8,7 +8,7 @@ use super::figures::Figures;
 use super::targets::Target;
 
 /// States of a test machine, in the order of their measurement.
-const STATES: [(&str, &str); 9] = [
+const STATES: [(&str, &str); 14] = [
     ("none", "no AgentGuard"),
     ("empty", "empty LSM programs"),
     ("idle", "untagged, no agent lives"),
@@ -17,8 +17,32 @@ const STATES: [(&str, &str); 9] = [
     ("tagged_anywhere", "tagged, 10 rules, 2 of them **/"),
     ("tagged_many", "tagged, 10,000 rules"),
     ("none_again", "no AgentGuard, measured again"),
-    ("apparmor", "under an AppArmor profile"),
+    ("apparmor_few", "AppArmor, the same 7 paths"),
+    ("apparmor_thousand", "AppArmor, 800 paths"),
+    ("landlock_few", "Landlock, the same 7 paths"),
+    ("landlock_many", "Landlock, the same 8,000 paths"),
+    ("audit_few", "audit, watches of the 7 paths"),
+    ("audit_thousand", "audit, watches of 800 paths"),
 ];
+/// Of these, so many have all calls; in the others only files are opened.
+const COMPLETE: usize = 10;
+/// States in which a tree is worked on.
+const WORKING: [&str; 5] = [
+    "none",
+    "live",
+    "tagged_few",
+    "none_again",
+    "apparmor_thousand",
+];
+/// The depths.
+const DEPTHS: [(&str, &str); 4] = [
+    ("open_3", "3 names"),
+    ("open", "6 names"),
+    ("open_10", "10 names"),
+    ("open_40", "40 names"),
+];
+/// The work.
+const WORK: [(&str, &str); 3] = [("untar", "tar -x"), ("grep", "grep -r"), ("rm", "rm -r")];
 /// What is called in each.
 const CALLS: [(&str, &str); 6] = [
     ("open", "open+close"),
@@ -45,12 +69,29 @@ const PROGRAMS: [(&str, &str); 4] = [
 
 /// What each state adds to each call.
 pub fn machine(figures: &Figures) -> Result<String> {
-    let mut rows = vec![header(&CALLS)];
-    for (state, label) in STATES {
-        let mut row = vec![label.to_owned()];
-        for (call, _) in CALLS {
+    Ok(format!(
+        "Instructions of one call on Linux {}, and what each state adds (six names deep; \
+         QEMU counts; medians)\n\n{}",
+        figures.text("/kernel")?,
+        added(figures, &STATES[..COMPLETE], &CALLS)?
+    ))
+}
+
+/// What each state adds to opening a file, by its depth.
+pub fn opens(figures: &Figures) -> Result<String> {
+    Ok(format!(
+        "Instructions of open+close by the file's depth, and what each state adds\n\n{}",
+        added(figures, &STATES, &DEPTHS)?
+    ))
+}
+
+fn added(figures: &Figures, states: &[(&str, &str)], calls: &[(&str, &str)]) -> Result<String> {
+    let mut rows = vec![header(calls)];
+    for (state, label) in states {
+        let mut row = vec![(*label).to_owned()];
+        for (call, _) in calls {
             let base = figures.cost("none", call)?;
-            row.push(if state == "none" {
+            row.push(if *state == "none" {
                 thousands(base)
             } else {
                 let added = figures.added(state, call)?;
@@ -61,10 +102,25 @@ pub fn machine(figures: &Figures) -> Result<String> {
         }
         rows.push(row);
     }
+    Ok(grid(&rows))
+}
+
+/// What the work on a tree takes in each state, in millions of instructions and as a ratio.
+pub fn tree(figures: &Figures) -> Result<String> {
+    let mut columns = WORK.to_vec();
+    columns.push(("all", "all three"));
+    let mut rows = vec![header(&columns)];
+    for (state, label) in STATES.iter().filter(|state| WORKING.contains(&state.0)) {
+        let mut row = vec![(*label).to_owned()];
+        for (work, _) in &columns {
+            let (base, cost) = (figures.work("none", work)?, figures.work(state, work)?);
+            let millions = thousands(cost / 1e6);
+            row.push(format!("{millions} M {:.3}", cost / base));
+        }
+        rows.push(row);
+    }
     Ok(format!(
-        "Instructions of one call on Linux {}, and what each state adds (six names deep; \
-         QEMU counts; medians)\n\n{}",
-        figures.text("/kernel")?,
+        "Work on a tree of 20,000 files: instructions, and the ratio to no AgentGuard\n\n{}",
         grid(&rows)
     ))
 }
@@ -132,7 +188,7 @@ pub fn targets(targets: &[Target]) -> String {
     rows.extend(targets.iter().map(|target| {
         let verdict = if target.is_met { "met" } else { "NOT MET" };
         vec![
-            target.what.to_owned(),
+            target.what.clone(),
             target.wanted.clone(),
             target.found.clone(),
             verdict.to_owned(),

@@ -7,7 +7,7 @@ use super::figures::Figures;
 /// One target.
 pub struct Target {
     /// What it is about.
-    pub what: &'static str,
+    pub what: String,
     /// What was wanted.
     pub wanted: String,
     /// What was measured.
@@ -20,123 +20,77 @@ pub struct Target {
 pub fn judge(machine: Option<&Figures>, native: &Figures) -> Result<Vec<Target>> {
     let mut targets = Vec::new();
     if let Some(machine) = machine {
-        targets.extend(untagged(machine)?);
-        targets.extend(tagged(machine)?);
+        untagged(machine, &mut targets)?;
+        tagged(machine, &mut targets)?;
     }
-    targets.extend(on_host(native)?);
+    on_host(native, &mut targets)?;
     Ok(targets)
 }
 
-fn untagged(machine: &Figures) -> Result<[Target; 3]> {
-    let (idle, empty) = (
-        machine.added("idle", "open")?,
-        machine.added("empty", "open")?,
-    );
-    Ok([
-        at_most(
-            "untagged open, an agent lives",
-            machine.added("live", "open")?,
-            300.0,
-            "",
-        ),
-        at_most(
+fn untagged(machine: &Figures, targets: &mut Vec<Target>) -> Result<()> {
+    let live = machine.added("live", "open")?;
+    let to_empty = machine.added("idle", "open")? / machine.added("empty", "open")?;
+    let exec = percent(machine, "live", "exec")?;
+    targets.extend([
+        target("untagged open, an agent lives", live, AtMost(300.0), ""),
+        target(
             "untagged open, no agent lives, against empty programs",
-            idle / empty,
-            1.1,
+            to_empty,
+            AtMost(1.1),
             "times",
         ),
-        at_most(
-            "untagged exec, an agent lives",
-            percent(machine, "live", "exec")?,
-            1.0,
-            "%",
-        ),
-    ])
+        target("untagged exec, an agent lives", exec, AtMost(1.0), "%"),
+    ]);
+    Ok(())
 }
 
-fn tagged(machine: &Figures) -> Result<[Target; 8]> {
-    let added = |state: &str, call: &str| machine.added(state, call);
-    let to_apparmor = |state: &str, call: &str| -> Result<f64> {
-        Ok(added(state, call)? / added("apparmor", call)?)
-    };
-    let many_to_few = |call: &str| -> Result<f64> {
-        Ok(added("tagged_many", call)? / added("tagged_few", call)?)
-    };
-    Ok([
-        below(
-            "tagged open, against AppArmor",
-            to_apparmor("tagged_few", "open")?,
-            0.5,
-            "times",
-        ),
-        below(
-            "the same, with rules that begin anywhere",
-            to_apparmor("tagged_anywhere", "open")?,
-            0.5,
-            "times",
-        ),
-        at_most(
-            "tagged open, 10,000 rules against 10",
-            many_to_few("open")?,
-            1.1,
-            "times",
-        ),
-        below(
-            "tagged UDP connect, against AppArmor",
-            to_apparmor("tagged_few", "connect_udp")?,
-            1.0,
-            "times",
-        ),
-        below(
-            "tagged TCP connect, against AppArmor",
-            to_apparmor("tagged_few", "connect_tcp")?,
-            1.0,
-            "times",
-        ),
-        at_most(
-            "tagged UDP connect, 10,000 rules against 10",
-            many_to_few("connect_udp")?,
-            1.1,
-            "times",
-        ),
-        below(
-            "tagged bulk traffic, established",
-            percent(machine, "tagged_many", "bulk")?,
-            1.0,
-            "%",
-        ),
-        at_most(
-            "tagged exec",
-            percent(machine, "tagged_many", "exec")?,
-            1.0,
-            "%",
-        ),
-    ])
+fn tagged(machine: &Figures, targets: &mut Vec<Target>) -> Result<()> {
+    for (what, state, call, limit) in [
+        ("open", "tagged_few", "open", 0.5),
+        ("open, 3 names deep", "tagged_few", "open_3", 0.5),
+        ("open, 10 names deep", "tagged_few", "open_10", 0.5),
+        ("open, 40 names deep", "tagged_few", "open_40", 0.5),
+        ("open, rules anywhere", "tagged_anywhere", "open", 0.5),
+        ("UDP connect", "tagged_few", "connect_udp", 1.0),
+        ("TCP connect", "tagged_few", "connect_tcp", 1.0),
+    ] {
+        let times = machine.added(state, call)? / machine.added("apparmor_few", call)?;
+        let what = format!("tagged {what}, against AppArmor");
+        targets.push(target(&what, times, Below(limit), "times"));
+    }
+    for (what, call) in [
+        ("open", "open"),
+        ("open, 40 names deep", "open_40"),
+        ("UDP connect", "connect_udp"),
+    ] {
+        let times = machine.added("tagged_many", call)? / machine.added("tagged_few", call)?;
+        let what = format!("tagged {what}, 10,000 rules against 10");
+        targets.push(target(&what, times, AtMost(1.1), "times"));
+    }
+    let (bulk, exec) = ("tagged bulk traffic, established", "tagged exec");
+    let added = |call: &str| percent(machine, "tagged_many", call);
+    targets.push(target(bulk, added("bulk")?, Below(1.0), "%"));
+    targets.push(target(exec, added("exec")?, AtMost(1.0), "%"));
+    Ok(())
 }
 
-fn on_host(native: &Figures) -> Result<[Target; 3]> {
-    // A megabyte is a million bytes, as in the targets.
-    let megabytes = |path: &str| -> Result<f64> { Ok(native.at(path)? * 1024.0 / 1e6) };
-    Ok([
-        at_most(
-            "10,000 rules in force after `policy reload`",
-            native.at("/reload_ms/many/median")?,
-            100.0,
-            "ms",
-        ),
-        below(
+fn on_host(native: &Figures, targets: &mut Vec<Target>) -> Result<()> {
+    let reload = native.at("/reload_ms/many/median")?;
+    let what = "10,000 rules in force after `policy reload`";
+    targets.push(target(what, reload, AtMost(100.0), "ms"));
+    for (what, size, limit) in [
+        (
             "the daemon's resident memory, 10,000 rules",
-            megabytes("/memory_kib/many/resident")?,
+            "resident",
             30.0,
-            "MB",
         ),
-        below(
-            "the kernel's maps",
-            megabytes("/memory_kib/many/maps")?,
-            32.0,
-            "MB",
-        ),
-    ])
+        ("the kernel's maps", "maps", 32.0),
+    ] {
+        // A megabyte is a million bytes, as in the targets.
+        let megabytes = native.at(&format!("/memory_kib/many/{size}"))? * 1024.0 / 1e6;
+        targets.push(target(what, megabytes, Below(limit), "MB"));
+    }
+    Ok(())
 }
 
 /// What a state adds, in percent of the call.
@@ -144,26 +98,25 @@ fn percent(machine: &Figures, state: &str, call: &str) -> Result<f64> {
     Ok(machine.added(state, call)? / machine.cost("none", call)? * 100.0)
 }
 
-fn at_most(what: &'static str, found: f64, limit: f64, unit: &str) -> Target {
-    compared(what, found, limit, unit, "at most", found <= limit)
+/// What is wanted of a figure.
+#[derive(Clone, Copy)]
+enum Limit {
+    AtMost(f64),
+    Below(f64),
 }
 
-fn below(what: &'static str, found: f64, limit: f64, unit: &str) -> Target {
-    compared(what, found, limit, unit, "below", found < limit)
-}
+use Limit::{AtMost, Below};
 
-fn compared(
-    what: &'static str,
-    found: f64,
-    limit: f64,
-    unit: &str,
-    relation: &str,
-    is_met: bool,
-) -> Target {
+fn target(what: &str, found: f64, limit: Limit, unit: &str) -> Target {
+    // What is no number is not met.
+    let (relation, number, is_met) = match limit {
+        AtMost(number) => ("at most", number, found <= number),
+        Below(number) => ("below", number, found < number),
+    };
     let digits = if unit.is_empty() { 0 } else { 2 };
     Target {
-        what,
-        wanted: format!("{relation} {limit} {unit}").trim_end().to_owned(),
+        what: what.to_owned(),
+        wanted: format!("{relation} {number} {unit}").trim_end().to_owned(),
         found: format!("{found:.digits$} {unit}").trim_end().to_owned(),
         is_met,
     }
@@ -175,11 +128,11 @@ mod tests {
 
     #[test]
     fn a_target_is_met_up_to_its_limit() {
-        assert!(at_most("", 1.1, 1.1, "times").is_met);
-        assert!(!below("", 0.5, 0.5, "times").is_met);
+        assert!(target("", 1.1, AtMost(1.1), "times").is_met);
+        assert!(!target("", 0.5, Below(0.5), "times").is_met);
         // A cost that is no number proves nothing.
-        assert!(!at_most("", f64::NAN, 1.1, "times").is_met);
-        let target = at_most("", 312.4, 300.0, "");
+        assert!(!target("", f64::NAN, AtMost(1.1), "times").is_met);
+        let target = target("", 312.4, AtMost(300.0), "");
         assert_eq!(
             (target.wanted.as_str(), target.found.as_str()),
             ("at most 300", "312")
