@@ -77,7 +77,8 @@ class Record:
                         self.take(line)
 
     def take(self, line):
-        self.numbered += b'"run_seq":' in line
+        # The end of the run is a kernel record like the others, without a number.
+        self.numbered += b'"run_seq":' in line or b'"kind":"run-ended"' in line
         if b'"kind":"decision"' not in line:
             return
         verb, verdict, count = DECISION.search(line).groups()

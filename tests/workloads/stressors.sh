@@ -10,7 +10,7 @@ seconds=$2
 shift 2
 
 # An emulated processor needs minutes to fill the sizes meant for real disks.
-options="--hdd-bytes 4m --iomix-bytes 4m --fallocate-bytes 4m --copy-file-bytes 4m --seek-size 4m
+options="--hdd-bytes 4m --iomix-bytes 4m --fallocate-bytes 4m --copy-file-bytes 128m --seek-size 4m
 	--readahead-bytes 4m --sync-file-bytes 4m --dentries 128"
 
 for name in "$@"; do

@@ -27,13 +27,13 @@ tried write sh -c 'echo changed >/srv/outside/file'
 tried create sh -c 'echo new >/srv/outside/new'
 tried delete rm -f /srv/outside/gone
 tried attributes chmod 0600 /srv/outside/file
-tried link ln /srv/outside/file "/srv/$name/linked"
+tried link ln /srv/outside/file "/srv/$name/twin-b"
 tried key cat /home/worker/.ssh/id_ed25519
 tried secret cat /srv/secrets/file
 # A twin in the other direction: the same commands on what is allowed.
-tried own-write sh -c "echo a >/srv/$name/twin"
-tried own-attributes chmod 0600 "/srv/$name/twin"
-tried own-link ln "/srv/$name/twin" "/srv/$name/linked"
-tried own-read cat "/srv/$name/twin"
-tried own-delete rm -f "/srv/$name/twin" "/srv/$name/linked"
+tried own-write sh -c "echo a >/srv/$name/twin-a"
+tried own-attributes chmod 0600 "/srv/$name/twin-a"
+tried own-link ln "/srv/$name/twin-a" "/srv/$name/twin-b"
+tried own-read cat "/srv/$name/twin-a"
+tried own-delete rm -f "/srv/$name/twin-a" "/srv/$name/twin-b"
 echo "ended $name: $code"

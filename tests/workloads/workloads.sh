@@ -93,20 +93,20 @@ adds_up() {
 }
 
 workload() {
-	name=$1
+	work=$1
 	start=$(uptime_seconds)
-	check "$name runs" run_tagged "$name"
+	check "$work runs" run_tagged "$work"
 	took=$(($(uptime_seconds) - start))
-	check "$name succeeds" said "ended $name: 0" "/tmp/$name.log"
+	check "$work succeeds" said "ended $work: 0" "/tmp/$work.log"
 	for what in write create delete attributes link key secret; do
-		check "$name: $what elsewhere is refused" said "tried $what: refused" "/tmp/$name.log"
+		check "$work: $what elsewhere is refused" said "tried $what: refused" "/tmp/$work.log"
 	done
 	for what in write attributes link read delete; do
-		check "$name: its own $what is not" said "tried own-$what: through" "/tmp/$name.log"
+		check "$work: its own $what is not" said "tried own-$what: through" "/tmp/$work.log"
 	done
-	check "$name: nothing changed elsewhere" nothing_changed
-	check "$name: nothing was denied but that, and the record adds up" adds_up "$name"
-	show "/tmp/$name.account"
+	check "$work: nothing changed elsewhere" nothing_changed
+	check "$work: nothing was denied but that, and the record adds up" adds_up "$work"
+	show "/tmp/$work.account"
 	echo "        $took s"
 }
 

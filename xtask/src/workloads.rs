@@ -200,7 +200,7 @@ fn vendor(krate: &Path, into: &Path) -> Result<()> {
         copy(&krate.join(file), &into.join(file))?;
     }
     let config = Tool::new(host::cargo())
-        .args(["vendor", "--locked", "--quiet", "vendor"])
+        .args(["vendor", "--locked", "vendor"])
         .dir(into)
         .read()?;
     if !config.contains("directory = \"vendor\"") {

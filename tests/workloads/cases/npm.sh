@@ -13,12 +13,14 @@ package() {
 
 package words ''
 echo 'module.exports = ["a", "b", "c"];' >words/index.js
-package join ', "dependencies": {"words": "file:../words-1.0.0.tgz"}'
+package join ', "dependencies": {"words": "1.0.0"}'
 echo 'module.exports = () => require("words").join("-");' >join/index.js
 package greet ', "bin": {"greet": "greet.js"}, "scripts": {"postinstall": "node made.js"}'
 echo 'require("fs").writeFileSync("made", "by the install script");' >greet/made.js
 printf '#!/usr/bin/env node\nconsole.log("hello " + require("join")());\n' >greet/greet.js
 chmod +x greet/greet.js
+package local ''
+echo 'module.exports = 1;' >local/index.js
 npm pack ./words ./join ./greet
 
 mkdir app
@@ -27,10 +29,10 @@ npm init --yes >/dev/null
 npm install ../words-1.0.0.tgz ../join-1.0.0.tgz ../greet-1.0.0.tgz
 [ "$(npx greet)" = "hello a-b-c" ]
 [ "$(cat node_modules/greet/made)" = "by the install script" ]
-npm install ../words
-[ -L node_modules/words ]
-npm uninstall words
-[ ! -e node_modules/greet ] || npx greet
+npm install ../local
+[ -L node_modules/local ]
+npm uninstall local
+[ ! -e node_modules/local ]
 rm -r node_modules
 npm ci
 [ "$(npx greet)" = "hello a-b-c" ]
