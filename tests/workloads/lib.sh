@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # Sourced by the scripts beside it: the checks of ../debian, and what only these need.
-# shellcheck source=../debian/lib.sh
+# shellcheck source-path=SCRIPTDIR source=../debian/lib.sh
 . "$(dirname "$0")/../debian/lib.sh"
 
 # The kernel said nothing of a fault, a hang or a stall; the command that started the machine looks too.

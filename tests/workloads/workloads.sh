@@ -4,7 +4,7 @@
 # been in force all the while.
 #
 #   cargo xtask workloads [NAME...]
-# shellcheck source=lib.sh
+# shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "$0")/lib.sh"
 set -eu
 

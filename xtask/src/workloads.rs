@@ -61,7 +61,7 @@ pub struct Args {
     /// Kernel series (repeatable; default: 6.12)
     #[arg(long = "kernel", value_name = "SERIES")]
     kernels: Vec<Series>,
-    /// Minutes for each of the three runs of stress-ng
+    /// Minutes for each of stress-ng's two runs as an agent
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
     minutes: u64,
     /// Use the newest package that was built
