@@ -117,6 +117,9 @@ def sums(end, record, counts):
     if denied(counts) != end["denials"]:
         yield f"{denied(counts)} denials counted in the kernel, {end['denials']} for the run"
     missing = end["denials"] - denied(record.decisions)
+    # Whether one could look at another process, as for each line of `ps`, is counted and not told.
+    if any(reason == "outside-run" for _, reason, _, _ in record.about):
+        missing -= max(0, counts["read", "deny"] - record.decisions["read", "deny"])
     if missing < 0 or missing > 0 == lost:
         yield f"{missing} denials are missing in the ledger, and {lost} records are lost"
     for key, count in record.decisions.items():
