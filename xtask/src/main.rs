@@ -13,6 +13,7 @@ mod sh;
 mod test;
 mod tools;
 mod vm;
+mod workloads;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,8 @@ enum Task {
     Verifier(held::Args),
     /// Boot test kernels under QEMU and run a command, or the privileged suite, inside
     Vm(vm::cli::Args),
+    /// Run ordinary programs (git, cargo, PostgreSQL, stress-ng, ...) as agents, on a whole Debian
+    Workloads(workloads::Args),
     /// Show the main job on real input: an agent at work, what it may and what is blocked
     Demo(demo::Args),
 }
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::main(&args),
         Task::Verifier(args) => held::main(&args),
         Task::Vm(args) => vm::main(&args),
+        Task::Workloads(args) => workloads::main(&args),
         Task::Demo(args) => demo::main(&args),
     };
     result.unwrap_or_else(|error| {

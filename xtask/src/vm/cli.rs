@@ -185,14 +185,17 @@ impl Args {
             }
             return Ok(Some(deb.clone()));
         }
-        let Ok(entries) = fs::read_dir(host.target.join("debian")) else {
-            return Ok(None);
-        };
-        let built = entries
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| path.extension().is_some_and(|ext| ext == "deb"));
-        Ok(built.max_by_key(|path| path.metadata().and_then(|meta| meta.modified()).ok()))
+        Ok(newest_package(host))
     }
+}
+
+/// The newest package that was built, if there is one.
+pub fn newest_package(host: &Host) -> Option<PathBuf> {
+    fs::read_dir(host.target.join("debian"))
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|ext| ext == "deb"))
+        .max_by_key(|path| path.metadata().and_then(|meta| meta.modified()).ok())
 }
 
 /// Where each directory appears inside.
