@@ -184,7 +184,8 @@ pub fn device(tag: &Tag, dentry: Dentry) -> i32 {
 }
 
 /// Decides about access to a process outside the run; the record names its program.
-/// `quiet`: the kernel only asks whether it could, such as for every line of `ps`.
+/// `quiet`: the kernel only asks whether it could, such as for every line of `ps`; that is
+/// no attempt, and neither counted nor told.
 #[inline(never)]
 pub fn outside(tag: &Tag, other: Task, verb: Verb, quiet: bool) -> i32 {
     let Some((policy, run)) = records(tag) else {
@@ -200,7 +201,6 @@ pub fn outside(tag: &Tag, other: Task, verb: Verb, quiet: bool) -> i32 {
     let settled = Settled::new(decision, verb);
     let subject = Subjected { tag, policy, run };
     if quiet {
-        settle(&subject, settled);
         return verdict_to_errno(policy, settled);
     }
     conclude(&subject, settled, other.program().dentry(), false)
