@@ -71,7 +71,8 @@ class Record:
 
     def __init__(self, run, allowed):
         self.allowed = allowed
-        self.numbered = 0
+        # Kernel records, and repeats that it counted.
+        self.kept = 0
         self.decisions = collections.Counter()
         self.denials = []
         self.about = collections.Counter()
@@ -84,11 +85,12 @@ class Record:
                         self.take(line)
 
     def take(self, line):
-        # The end of the run is a kernel record like the others, without a number.
-        self.numbered += b'"run_seq":' in line or b'"kind":"run-ended"' in line
         if b'"kind":"decision"' not in line:
+            # The end of the run is a kernel record like the others, without a number.
+            self.kept += b'"run_seq":' in line or b'"kind":"run-ended"' in line
             return
         verb, verdict, count = DECISION.search(line).groups()
+        self.kept += int(count)
         self.decisions[verb.decode(), verdict.decode()] += int(count)
         if verdict != b"allow":
             event = json.loads(line)
@@ -110,16 +112,13 @@ def sums(end, record, counts):
     lost = sum(end["lost"][where] for where in ("kernel", "ledger", "daemon"))
     if end["events"] != end["recorded"] + lost:
         yield f"{end['events']} records made, {end['recorded']} recorded, {lost} counted as lost"
-    if record.numbered != end["recorded"]:
-        yield f"{end['recorded']} recorded, and {record.numbered} in the ledger"
+    if record.kept != end["recorded"]:
+        yield f"{end['recorded']} recorded, and {record.kept} in the ledger"
     if end["complete"] != (lost == 0):
         yield f"complete is {end['complete']}, and {lost} are lost"
     if denied(counts) != end["denials"]:
         yield f"{denied(counts)} denials counted in the kernel, {end['denials']} for the run"
     missing = end["denials"] - denied(record.decisions)
-    # Whether one could look at another process, as for each line of `ps`, is counted and not told.
-    if any(reason == "outside-run" for _, reason, _, _ in record.about):
-        missing -= max(0, counts["read", "deny"] - record.decisions["read", "deny"])
     if missing < 0 or missing > 0 == lost:
         yield f"{missing} denials are missing in the ledger, and {lost} records are lost"
     for key, count in record.decisions.items():
