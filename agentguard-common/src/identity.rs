@@ -81,6 +81,13 @@ pub mod privilege {
     pub const DEVICES: u32 = 1 << 8;
 }
 
+/// Bits of [`PolicyRecord::flags`].
+pub mod policy_flag {
+    /// Not all files of which one name is less free than another found room in `LINKS`:
+    /// those with several names that are not in it are refused.
+    pub const LINKS_FULL: u32 = 1;
+}
+
 /// Roots of the address tries for one verb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
@@ -113,8 +120,8 @@ pub struct PolicyRecord {
     pub protected_rules: u32,
     /// Bits of [`privilege`].
     pub privileges: u32,
-    /// Zero: map elements are multiples of eight bytes.
-    pub reserved2: u32,
+    /// See [`policy_flag`]. The one field that changes while the policy is in force.
+    pub flags: u32,
     /// Tries for `connect`.
     pub connect: NetRoots,
     /// Tries for `listen`.

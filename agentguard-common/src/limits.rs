@@ -38,8 +38,8 @@ pub const PATH_STARTS: u32 = 65_536;
 pub const PLACES: u32 = 32_768;
 
 /// (agent, file) pairs where one name of the file is less free than another, over two
-/// generations. Full: the files left out are judged by the name they are reached by,
-/// which `doctor` and the log say.
+/// generations. Full: to the agents that have files left out, each file with several names
+/// that is not in the table is refused, which `doctor` and the log say.
 pub const LINKS: u32 = 16_384;
 
 /// Decisions whose repeats are counted, not told, until the daemon collects the counts (every

@@ -4,7 +4,7 @@
 
 use agentguard_common::counter::Counter;
 use agentguard_common::decision::{self, Subject};
-use agentguard_common::identity::{PolicyRecord, RunRecord, Tag, privilege};
+use agentguard_common::identity::{PolicyRecord, RunRecord, Tag, policy_flag, privilege};
 use agentguard_common::net::{Address, Transport};
 use agentguard_common::path::Rows;
 use agentguard_common::verb::{Verb, Verbs};
@@ -263,6 +263,10 @@ fn judge(subject: &Subject<'_>, dentry: Dentry, wanted: Verbs) -> Settled {
 #[inline(never)]
 fn with_other_names(policy: &PolicyRecord, dentry: Dentry, settled: u32, wanted: Verbs) -> u32 {
     let Some(others) = path::other_names(policy, dentry) else {
+        if policy.flags & policy_flag::LINKS_FULL != 0 && Settled(settled).allows() {
+            // Nobody knows what its other names say.
+            return Settled::new(Decision::deny(Reason::OtherName), first(wanted)).0;
+        }
         return settled;
     };
     let strictest = Settled(settled).verdict();

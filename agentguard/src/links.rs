@@ -357,7 +357,7 @@ impl Worker {
         }
         if left_out > 0 {
             tracing::error!(
-                "{left_out} files with several names are judged by the name they are reached by: the kernel's table is full; give agents fewer such files, or make their rules agree"
+                "the kernel's table of files with several names is full, {left_out} found no room: to the agents that these are about every such file is refused that is not in it; give agents fewer such files, or make their rules agree about the names"
             );
         }
         tracing::debug!(

@@ -110,7 +110,7 @@ fn links(out: &mut Output, found: &links::Report) -> std::io::Result<()> {
     let mut doubt = |text: String| out.parts(&[(Colour::Doubtful, text)]);
     if found.left_out > 0 {
         doubt(format!(
-            "  {} more found no room in the kernel's table: judged by the name they are reached by",
+            "  {} more found no room in the kernel's table: agents are refused what is not in it",
             found.left_out
         ))?;
     }

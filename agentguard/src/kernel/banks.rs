@@ -4,10 +4,11 @@
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use agentguard_common::decision;
-use agentguard_common::identity::{NetRoots, PolicyRecord};
+use agentguard_common::identity::{NetRoots, PolicyRecord, policy_flag};
 use agentguard_common::limits;
 use agentguard_common::names::map;
 use agentguard_common::net::{LEAF, NetNode, PortInterval, PortSet};
@@ -92,7 +93,7 @@ const NO_POLICY: PolicyRecord = PolicyRecord {
     starts: 0,
     protected_rules: 0,
     privileges: 0,
-    reserved2: 0,
+    flags: 0,
     connect: NetRoots { v4: 0, v6: 0 },
     listen: NetRoots { v4: 0, v6: 0 },
 };
@@ -137,8 +138,15 @@ impl Banks {
         self.write(&policy.tables, bank)?;
         let links = self.keep_links(policy, bank)?;
         for agent in &policy.agents {
-            let slot = bank * limits::AGENTS + agent.index;
-            if !self.policies.set(slot, shift_record(agent.record, bank)) {
+            let (slot, old) = (
+                bank * limits::AGENTS + agent.index,
+                self.current * limits::AGENTS + agent.index,
+            );
+            let record = PolicyRecord {
+                flags: self.policies.get(old).map_or(0, |old| old.flags),
+                ..shift_record(agent.record, bank)
+            };
+            if !self.policies.set(slot, record) {
                 return Err(KernelError::Limit {
                     what: "agents",
                     limit: u64::from(limits::AGENTS - 1),
@@ -249,7 +257,23 @@ impl Banks {
         }
         sys::update_batch(self.links.as_fd(), &keys, &rows).map_err(broken)?;
         self.used.links = (used + kept.len()) as u64;
+        let full: HashSet<u32> = left_out.iter().map(|link| link.agent).collect();
+        for agent in 1..limits::AGENTS {
+            if full.contains(&agent) || replace.is_some() {
+                self.mark_full(agent, full.contains(&agent));
+            }
+        }
         Ok(left_out.len())
+    }
+
+    /// Has files with several names of which nothing is known refused to an agent, or not.
+    fn mark_full(&self, agent: u32, is_full: bool) {
+        let slot = self.current * limits::AGENTS + agent;
+        let at = std::mem::offset_of!(PolicyRecord, flags);
+        if let Some(flags) = self.policies.atomic_u32(slot, at) {
+            let full = u32::from(is_full) * policy_flag::LINKS_FULL;
+            flags.store(full, Ordering::SeqCst);
+        }
     }
 
     fn write(&self, tables: &Tables, bank: u32) -> Result<(), KernelError> {

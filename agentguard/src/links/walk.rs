@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use agentguard_common::decision;
 use agentguard_common::limits::PATH_DEPTH;
 use agentguard_common::path::{Position, Unreadable};
 
@@ -73,7 +74,8 @@ pub struct Walk<'a> {
     scope: &'a Scope,
     classes: Classes,
     points: HashSet<PathBuf>,
-    found: HashMap<(u32, u64), Seen>,
+    /// By device, the number that `stat` gives (subvolumes of btrfs have their own), inode.
+    found: HashMap<(u32, u64, u64), Seen>,
     outcome: Outcome,
 }
 
@@ -192,7 +194,7 @@ impl Walk<'_> {
             {
                 let positions = self.below(&directory.positions, &entry)?;
                 let class = self.classes.at(self.scope, &positions)?;
-                self.name(device, entry.ino(), file.nlink(), class);
+                self.name((device, file.dev(), file.ino()), file.nlink(), class);
             }
         }
         Ok(())
@@ -208,8 +210,8 @@ impl Walk<'_> {
         positions.iter().map(step).collect()
     }
 
-    fn name(&mut self, device: u32, inode: u64, links: u64, class: u32) {
-        let seen = self.found.entry((device, inode)).or_insert(Seen {
+    fn name(&mut self, file: (u32, u64, u64), links: u64, class: u32) {
+        let seen = self.found.entry(file).or_insert(Seen {
             links,
             names: 0,
             strictest: class,
@@ -229,7 +231,7 @@ impl Walk<'_> {
     fn finish(mut self) -> Outcome {
         self.outcome.files = self.found.len() as u64;
         let found: BTreeMap<_, _> = self.found.into_iter().collect();
-        for ((device, inode), mut seen) in found {
+        for ((device, _, inode), mut seen) in found {
             if seen.names < seen.links {
                 // The others are where no rule can match.
                 seen.strictest = self.classes.merge(seen.strictest, DEFAULTS, true);
@@ -250,8 +252,22 @@ impl Walk<'_> {
                 }
             }
         }
+        self.outcome.rows = unique(self.outcome.rows);
         self.outcome
     }
+}
+
+/// One row for what is one file to the kernel: the strictest.
+fn unique(mut rows: Vec<LinkRow>) -> Vec<LinkRow> {
+    rows.sort_by_key(|link| (link.device, link.inode, link.agent));
+    rows.dedup_by(|next, kept| {
+        let same = (next.device, next.inode, next.agent) == (kept.device, kept.inode, kept.agent);
+        if same {
+            kept.row = decision::strictest(&kept.row, &next.row);
+        }
+        same
+    });
+    rows
 }
 
 /// The kernel's own form of a device number.

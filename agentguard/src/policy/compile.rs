@@ -147,7 +147,7 @@ fn agent(
         starts: index,
         protected_rules: list.protected,
         privileges: privileges(manifest),
-        reserved2: 0,
+        flags: 0,
         connect: NetRoots {
             v4: connect.0,
             v6: connect.1,
