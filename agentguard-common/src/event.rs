@@ -120,8 +120,8 @@ pub struct FoldKey {
 pub struct Fold {
     /// Repeats after the one that was told.
     pub count: u64,
-    /// `CLOCK_BOOTTIME` of the last, nanoseconds.
-    pub last_ns: u64,
+    /// `CLOCK_BOOTTIME` of the one that was told, nanoseconds.
+    pub first_ns: u64,
     /// Inode number of the object, for paths.
     pub inode: u64,
     /// Device of the object's file system, for paths.

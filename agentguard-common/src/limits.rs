@@ -31,11 +31,11 @@ pub const GLOB_STATES: u32 = 4_096;
 
 /// (agent, file system) pairs that have a start state. Exceeded: the file
 /// systems left out get the agent's start state for unknown file systems.
-pub const PATH_STARTS: u32 = 65_536;
+pub const PATH_STARTS: u32 = 32_768;
 
 /// Names whose place in the automata is kept, each at a slot that its hash gives: another
 /// one there is forgotten, and walked to again.
-pub const PLACES: u32 = 32_768;
+pub const PLACES: u32 = 16_384;
 
 /// (agent, file) pairs where one name of the file is less free than another, over two
 /// generations. Full: to the agents that have files left out, each file with several names
@@ -44,7 +44,7 @@ pub const LINKS: u32 = 16_384;
 
 /// Decisions whose repeats are counted, not told, until the daemon collects the counts (every
 /// second). Full: repeats are told one by one.
-pub const FOLDS: u32 = 8_192;
+pub const FOLDS: u32 = 4_096;
 
 /// Names between the root of a file system and a file. Deeper: denied for
 /// tagged tasks, reason [`TooDeep`](crate::verdict::Reason::TooDeep).
@@ -86,7 +86,7 @@ pub const AUDIT_RING_BYTES: u32 = 4 * 1024 * 1024;
 
 /// Bytes of the ring for hard links that anybody makes, so that a copy made of links cannot
 /// push out what agents do. Full: counted, and all files are looked at anew.
-pub const LINKED_RING_BYTES: u32 = 512 * 1024;
+pub const LINKED_RING_BYTES: u32 = 256 * 1024;
 
 /// The big tables hold two generations, one in each half: a reload fills the half
 /// that is not in force. Half of this many states, rows, nodes, ... per generation.

@@ -69,24 +69,24 @@ const REPEAT: u64 = u64::MAX;
 
 #[inline(always)]
 fn count(subject: &Subjected<'_>, settled: Settled, object: &Object) -> u64 {
-    // SAFETY: helpers without arguments.
-    let (ids, owner) = unsafe { (bpf_get_current_pid_tgid(), bpf_get_current_uid_gid()) };
-    let pid = (ids >> 32) as u32;
+    // SAFETY: helper without arguments.
+    let pid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
     let mut what = hash::with(object.what, settled.word() | u64::from(pid) << 32);
     what = hash::with(what, u64::from(subject.policy.generation)) >> 1 | 1;
     let key = FoldKey { run_serial: subject.tag.run_serial, what };
     if let Some(known) = FOLDS.get_ptr_mut(&key) {
-        // SAFETY: map memory, shared by atomics only; the time is written by whoever is last.
+        // SAFETY: map memory, shared by atomics only.
         unsafe {
             atomic::add(&raw mut (*known).count, 1);
-            (*known).last_ns = emit::now();
             atomic::add(&raw mut (*subject.run).folded, 1);
         }
         return REPEAT;
     }
+    // SAFETY: helper without arguments.
+    let owner = unsafe { bpf_get_current_uid_gid() };
     let first = Fold {
         count: 0,
-        last_ns: emit::now(),
+        first_ns: emit::now(),
         inode: object.inode,
         device: object.device,
         pid,

@@ -176,7 +176,7 @@ pub fn decode(raw: &RawRecord) -> Result<Record, DecodeError> {
 #[must_use]
 pub fn header_of(key: FoldKey, fold: &Fold) -> Header {
     Header {
-        boot_ns: fold.last_ns,
+        boot_ns: fold.first_ns,
         run_seq: 0,
         cgroup: 0,
         inode: fold.inode,

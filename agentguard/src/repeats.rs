@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use agentguard_common::event::{Fold, FoldKey};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::correlate::Correlator;
 use crate::decode;
 use crate::event::{Detail, Event};
@@ -37,13 +37,14 @@ impl Repeats {
         clock: Clock,
     ) -> Vec<Event> {
         let mut events = Vec::new();
+        let now = Timestamp::now();
         for (key, fold) in std::mem::take(&mut self.early) {
-            let event = self.find(key, &fold, clock);
+            let event = self.find(key, &fold, now);
             // Its record got lost, or an earlier daemon had it: what is known without it.
             events.extend(event.or_else(|| nameless(key, &fold, correlator, clock)));
         }
         for (key, fold) in counts.into_iter().filter(|(_, fold)| fold.count > 0) {
-            match self.find(key, &fold, clock) {
+            match self.find(key, &fold, now) {
                 Some(event) => events.push(event),
                 None => self.early.push((key, fold)),
             }
@@ -52,10 +53,10 @@ impl Repeats {
         events
     }
 
-    fn find(&self, key: FoldKey, fold: &Fold, clock: Clock) -> Option<Event> {
+    fn find(&self, key: FoldKey, fold: &Fold, now: Timestamp) -> Option<Event> {
         let first = self.fresh.get(&key).or_else(|| self.old.get(&key))?;
         let mut event = first.clone();
-        event.time = clock.at(fold.last_ns);
+        event.time = now;
         counted(&mut event, fold.count);
         Some(event)
     }
@@ -68,6 +69,7 @@ fn nameless(key: FoldKey, fold: &Fold, correlator: &mut Correlator, clock: Clock
     };
     let record = decode::decode(&raw).ok()?;
     let mut event = correlator.event(&record, clock)?;
+    event.time = Timestamp::now();
     counted(&mut event, fold.count);
     Some(event)
 }
@@ -98,7 +100,7 @@ mod tests {
     fn fold(count: u64) -> Fold {
         Fold {
             count,
-            last_ns: 9_000_000_000,
+            first_ns: 1_000_000_000,
             kind: agentguard_common::event::Kind::Path as u8,
             verdict: Verdict::Deny as u8,
             mode: 1,

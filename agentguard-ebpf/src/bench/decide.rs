@@ -16,7 +16,11 @@ mod atomic;
 mod emit;
 #[path = "../enforce.rs"]
 mod enforce;
-#[path = "../kernel.rs"]
+#[path = "../fold.rs"]
+mod fold;
+#[path = "../hash.rs"]
+mod hash;
+#[path = "../kernel/mod.rs"]
 mod kernel;
 #[path = "../maps.rs"]
 mod maps;
