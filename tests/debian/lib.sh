@@ -53,7 +53,7 @@ answers() {
 
 # soon COMMAND...: the command succeeds within two minutes (emulated machines are slow).
 soon() {
-	end=$(($(uptime_seconds) + 120))
+	end=$(($(uptime_seconds) + 300))
 	until "$@"; do
 		if [ "$(uptime_seconds)" -ge "$end" ]; then
 			echo "not within two minutes"

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 /// The longest that anything may take. Emulated machines are slow; a test that
 /// passes never waits this long.
-pub const DEADLINE: Duration = Duration::from_secs(120);
+pub const DEADLINE: Duration = Duration::from_secs(300);
 
 /// Time between two looks at a condition.
 const POLL: Duration = Duration::from_millis(20);

@@ -40,7 +40,7 @@ const NEEDS: &[Need] = &[
 /// Memory in MiB: what Debian with systemd, a daemon and a compiler-sized test need.
 const DEFAULT_MEMORY: u32 = 2048;
 /// Seconds after which a machine is taken to hang.
-const DEFAULT_TIMEOUT: u64 = 900;
+const DEFAULT_TIMEOUT: u64 = 1_800;
 
 /// What the machine runs.
 #[derive(Debug, Clone)]
