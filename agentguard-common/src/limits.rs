@@ -33,8 +33,8 @@ pub const GLOB_STATES: u32 = 4_096;
 /// systems left out get the agent's start state for unknown file systems.
 pub const PATH_STARTS: u32 = 32_768;
 
-/// Names whose place in the automata is kept, each at a slot that its hash gives: another
-/// one there is forgotten, and walked to again.
+/// Directories whose place in the automata is kept, each at a slot that its hash gives:
+/// another one there is forgotten, and walked to again.
 pub const PLACES: u32 = 16_384;
 
 /// (agent, file) pairs where one name of the file is less free than another, over two

@@ -125,18 +125,14 @@ const LAST_POSITION: u64 = (u32::MAX as u64) << 31;
 const UNREADABLE_NAME: u64 = u64::MAX;
 const TOO_DEEP: u64 = u64::MAX - 1;
 
-/// The position in one number: as kept, or one step from the place of the name's directory.
+/// The position in one number: one step from the place of the name's directory.
 ///
 /// Not inlined: hooks that ask for two names have one copy.
 #[inline(never)]
 pub fn find(policy: &PolicyRecord, dentry: Dentry) -> u64 {
-    let renames = place::renames();
-    if let Some(reached) = place::recall(policy, dentry, renames) {
-        return position_of(reached);
-    }
     // The root of a file system is its own directory, and has no name to step through.
     let directory = dentry.parent();
-    let above = place_of(policy, directory, renames);
+    let above = place_of(policy, directory);
     if above >= TOO_DEEP {
         return above;
     }
@@ -155,10 +151,7 @@ pub fn find(policy: &PolicyRecord, dentry: Dentry) -> u64 {
     if fixed > u64::from(u32::MAX) || deep > u64::from(u32::MAX) {
         return UNREADABLE_NAME;
     }
-    let at = Position { fixed: fixed as u32, deep: deep as u32 };
-    let reached = Reached::new(at, above.depth() + 1);
-    place::keep(policy, dentry, renames, reached.0);
-    position_of(reached)
+    fixed << 32 | deep
 }
 
 #[inline(always)]
@@ -171,7 +164,8 @@ fn position_of(reached: Reached) -> u64 {
 ///
 /// Not inlined: its stack is free again before the last step.
 #[inline(never)]
-fn place_of(policy: &PolicyRecord, directory: Dentry, renames: u32) -> u64 {
+fn place_of(policy: &PolicyRecord, directory: Dentry) -> u64 {
+    let renames = place::renames();
     if let Some(reached) = place::recall(policy, directory, renames) {
         return reached.0;
     }

@@ -30,6 +30,20 @@ pub extern "C" fn agentguard_forget(value: u32) -> u32 {
     unsafe { core::ptr::read_volatile(&raw const value) }
 }
 
+/// The same for 64 bits.
+#[inline(always)]
+pub fn forget_wide(value: u64) -> u64 {
+    agentguard_forget_wide(value)
+}
+
+/// See [`forget_wide`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn agentguard_forget_wide(value: u64) -> u64 {
+    // SAFETY: reads a live local.
+    unsafe { core::ptr::read_volatile(&raw const value) }
+}
+
 /// Masks a number that `MASK` does not change. Written in assembly: the compiler,
 /// which knows that, would leave the mask out, and older verifiers lose the bound
 /// when the value is copied to another register.
