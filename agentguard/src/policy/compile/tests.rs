@@ -232,7 +232,9 @@ fn rules_at_any_depth_add_to_the_others_and_do_not_multiply_with_them() {
         .chain(["**/.env".to_owned()])
         .collect();
     let (fixed, alone, both) = (states(2_000, &[]), states(0, &deep), states(2_000, &deep));
-    assert!(alone < 400, "{alone}");
+    // Beside the protected set.
+    let none = states(0, &[]);
+    assert!(alone - none < 200, "{alone} - {none}");
     assert!(both <= fixed + alone, "{both} > {fixed} + {alone}");
 }
 
