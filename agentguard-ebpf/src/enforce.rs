@@ -213,12 +213,16 @@ pub fn mount_unnamed(tag: &Tag, unseen: bool) -> i32 {
     let Some((policy, run)) = records(tag) else {
         return unknown();
     };
+    // SAFETY: as in `path`.
+    let subject = Subject { tag, policy, run: unsafe { &*run } };
     let privileged = policy.privileges & privilege::MOUNT != 0;
-    if privileged && unseen {
-        return 0;
-    }
-    let reason = if privileged { Reason::Forbidden } else { Reason::Privilege };
-    let settled = Settled::new(Decision::deny(reason), Verb::Write);
+    let decision = match decision::standing(&subject, emit::now) {
+        Some(decision) => decision,
+        None if privileged && unseen => return 0,
+        None if privileged => Decision::deny(Reason::Forbidden),
+        None => Decision::deny(Reason::Privilege),
+    };
+    let settled = Settled::new(decision, Verb::Write);
     let object = Task::current().program().dentry();
     conclude(&Subjected { tag, policy, run }, settled, object, false)
 }
@@ -229,10 +233,14 @@ pub fn measuring(tag: &Tag) -> i32 {
     let Some((policy, run)) = records(tag) else {
         return unknown();
     };
-    if policy.privileges & privilege::PTRACE_OUTSIDE != 0 {
-        return 0;
-    }
-    let settled = Settled::new(Decision::deny(Reason::Privilege), Verb::Read);
+    // SAFETY: as in `path`.
+    let subject = Subject { tag, policy, run: unsafe { &*run } };
+    let decision = match decision::standing(&subject, emit::now) {
+        Some(decision) => decision,
+        None if policy.privileges & privilege::PTRACE_OUTSIDE != 0 => return 0,
+        None => Decision::deny(Reason::Privilege),
+    };
+    let settled = Settled::new(decision, Verb::Read);
     let object = Task::current().program().dentry();
     conclude(&Subjected { tag, policy, run }, settled, object, false)
 }

@@ -195,7 +195,7 @@ impl Engine {
     }
 
     /// Gives the kernel what was found of files with several names; how many found no room.
-    /// Nothing if another policy is in force meanwhile.
+    /// `None`, and nothing is given, if another policy is in force meanwhile.
     ///
     /// # Errors
     /// The kernel's answer.
@@ -204,11 +204,11 @@ impl Engine {
         generation: u32,
         rows: &[LinkRow],
         replace: Option<&HashSet<u32>>,
-    ) -> Result<usize, KernelError> {
+    ) -> Result<Option<usize>, KernelError> {
         if self.policy.generation != generation {
-            return Ok(0);
+            return Ok(None);
         }
-        self.port.put_links(rows, replace)
+        self.port.put_links(rows, replace).map(Some)
     }
 
     /// Has all files looked at again if links were made that the kernel could not tell of.

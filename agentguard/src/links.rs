@@ -15,7 +15,7 @@ mod walk;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use agentguard_common::identity::PolicyRecord;
@@ -36,6 +36,9 @@ const REST: u32 = 10;
 
 /// Files of which it is remembered what their names say.
 const RECENT: usize = 1_024;
+
+/// Time until what the kernel did not take is looked for again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Problems that are named; more are counted.
 const PROBLEMS: usize = 8;
@@ -156,6 +159,7 @@ impl Links {
             report: Arc::clone(&report),
             classes: None,
             recent: HashMap::new(),
+            older: HashMap::new(),
             waiting: Vec::new(),
         };
         std::thread::Builder::new()
@@ -236,6 +240,8 @@ struct Worker {
     /// The strictest and the freest of what the names of a file say that were told of
     /// since the policy came into force.
     recent: HashMap<(u32, u64), (u32, u32)>,
+    /// The same of those before: the two names of a link may come apart.
+    older: HashMap<(u32, u64), (u32, u32)>,
     waiting: Vec<oneshot::Sender<()>>,
 }
 
@@ -271,6 +277,7 @@ impl Worker {
                 };
                 self.scope = Some(*scope);
                 self.recent.clear();
+                self.older.clear();
                 self.classes = None;
                 let when = if only_mounts {
                     rest_until
@@ -289,10 +296,15 @@ impl Worker {
         }
     }
 
+    fn report(&self) -> MutexGuard<'_, Report> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn plan(&mut self, when: Instant, devices: Option<HashSet<u32>>) {
         if devices.as_ref().is_some_and(HashSet::is_empty) {
             return;
         }
+        self.report().is_current = false;
         self.due = Some(match self.due.take() {
             None => Due { when, devices },
             Some(due) => Due {
@@ -323,7 +335,10 @@ impl Worker {
                 return;
             }
         };
-        let left_out = self.put(scope.generation, outcome.rows.clone(), Some(devices));
+        let Some(left_out) = self.put(scope.generation, outcome.rows.clone(), Some(devices)) else {
+            self.plan(Instant::now() + AGAIN, None);
+            return;
+        };
         self.tell(&outcome, left_out, begun.elapsed());
         memory::give_back();
         for answer in self.waiting.drain(..) {
@@ -331,19 +346,23 @@ impl Worker {
         }
     }
 
-    /// Gives rows to the kernel; how many found no room. Rows of a policy that is not in
-    /// force any more are dropped: those of the next are on their way.
-    fn put(&self, generation: u32, rows: Vec<LinkRow>, replace: Option<HashSet<u32>>) -> usize {
+    /// Gives rows to the kernel; how many found no room. `None` if they are not there: the
+    /// kernel refused, or another policy is in force.
+    fn put(
+        &self,
+        generation: u32,
+        rows: Vec<LinkRow>,
+        replace: Option<HashSet<u32>>,
+    ) -> Option<usize> {
         let put = self
             .engine
             .call_from_thread(move |engine| engine.put_links(generation, &rows, replace.as_ref()));
-        match put {
-            Some(Ok(left_out)) => left_out,
-            Some(Err(error)) => {
-                tracing::error!("{error}");
-                0
+        match put? {
+            Ok(left_out) => left_out,
+            Err(error) => {
+                tracing::error!("{error}; tried again in {} s", AGAIN.as_secs());
+                None
             }
-            None => 0,
         }
     }
 
@@ -366,8 +385,7 @@ impl Worker {
             outcome.files,
             outcome.rows.len()
         );
-        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
-        *report = Report {
+        *self.report() = Report {
             is_current: true,
             milliseconds: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             directories: outcome.directories,
@@ -396,15 +414,14 @@ impl Worker {
                 _ => self.plan(Instant::now(), None),
             }
         }
-        // What is left of them was told of long ago.
         if self.recent.len() > RECENT {
-            self.recent.clear();
+            self.older = std::mem::take(&mut self.recent);
         }
         if !rows.is_empty() {
-            let left_out = self.put(scope.generation, rows, None);
-            if left_out > 0 {
-                let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
-                report.left_out += left_out as u64;
+            match self.put(scope.generation, rows, None) {
+                Some(left_out) => self.report().left_out += left_out as u64,
+                // The look that is due finds them.
+                None => self.plan(Instant::now() + AGAIN, None),
             }
         }
         self.scope = Some(scope);
@@ -429,8 +446,9 @@ impl Worker {
             none => none.insert(Classes::new(scope)?),
         };
         let class = classes.at(scope, &positions)?;
-        let told = self.recent.entry((file.device, file.inode));
-        let (strictest, freest) = told.or_insert((class, class));
+        let key = (file.device, file.inode);
+        let known = self.older.remove(&key).unwrap_or((class, class));
+        let (strictest, freest) = self.recent.entry(key).or_insert(known);
         *strictest = classes.merge(*strictest, class, true);
         *freest = classes.merge(*freest, class, false);
         if strictest == freest {
