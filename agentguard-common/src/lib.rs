@@ -10,6 +10,7 @@
 pub mod counter;
 pub mod decision;
 pub mod event;
+pub mod field;
 pub mod identity;
 pub mod limits;
 pub mod names;

@@ -35,7 +35,10 @@ pub const PATH_STARTS: u32 = 32_768;
 
 /// Directories whose place in the automata is kept, each at a slot that its hash gives:
 /// another one there is forgotten, and walked to again.
-pub const PLACES: u32 = 16_384;
+pub const PLACES: u32 = 8_192;
+
+/// Files of which it is kept what an agent may do with them, as above.
+pub const SETTLED: u32 = 16_384;
 
 /// (agent, file) pairs where one name of the file is less free than another, over two
 /// generations. Full: to the agents that have files left out, each file with several names

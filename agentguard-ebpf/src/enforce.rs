@@ -13,6 +13,7 @@ use agentguard_common::verdict::{Decision, Mode, Reason, Verdict};
 use crate::emit::{self, Subjected};
 use crate::kernel::{Dentry, Task};
 use crate::maps::{DECISIONS, HEADS, POLICIES, RUNS};
+use crate::settled::Question;
 use crate::{address, atomic, path, task, verifier};
 
 /// What a refused operation returns.
@@ -22,7 +23,7 @@ const EPERM: i32 = 1;
 #[inline(always)]
 pub fn tagged(prior: i32) -> Option<&'static Tag> {
     // An earlier LSM's refusal stands; deciding again would only blame us for it.
-    if prior != 0 || !task::any_tagged() {
+    if prior != 0 {
         return None;
     }
     task::tag_in_place(Task::current())
@@ -152,7 +153,7 @@ pub fn mount(tag: &Tag, dentry: Dentry, unseen: bool) -> i32 {
         // Nobody else sees it, and names are judged inside their file system.
         (Decision::builtin(), Verb::Write)
     } else {
-        decide(&subject, dentry, Verbs::of(Verb::Write))
+        by_rules(&subject, dentry, Verbs::of(Verb::Write))
     };
     if let Some(standing) = decision::standing(&subject, emit::now) {
         decision = standing;
@@ -258,13 +259,29 @@ pub fn refused(tag: &Tag, object: Dentry, reason: Reason) -> i32 {
 /// Asks the rules about a name, after the run's standing, and about the file's other names.
 #[inline(always)]
 fn judge(subject: &Subject<'_>, dentry: Dentry, wanted: Verbs) -> Settled {
-    let (decision, verb) = decide(subject, dentry, wanted);
-    let settled = Settled::new(decision, verb);
-    if dentry.inode().has_other_names() {
-        Settled(with_other_names(subject.policy, dentry, settled.0, wanted))
-    } else {
-        settled
+    if let Some(decision) = decision::standing(subject, emit::now) {
+        return Settled::new(decision, first(wanted));
     }
+    let inode = dentry.inode();
+    if inode.is_none() {
+        let (decision, verb) = by_rules(subject, dentry, wanted);
+        return Settled::new(decision, verb);
+    }
+    let question = Question::new(subject, dentry, inode, wanted);
+    if !inode.has_other_names()
+        && let Some(known) = question.recall()
+    {
+        return known;
+    }
+    let (decision, verb) = by_rules(subject, dentry, wanted);
+    let settled = Settled::new(decision, verb);
+    if inode.has_other_names() {
+        return Settled(with_other_names(subject.policy, dentry, settled.0, wanted));
+    }
+    if !settled.failed() {
+        question.keep(dentry, settled);
+    }
+    settled
 }
 
 /// Not inlined: its stack is free again before the decision is told.
@@ -284,12 +301,9 @@ fn with_other_names(policy: &PolicyRecord, dentry: Dentry, settled: u32, wanted:
     }
 }
 
-/// Asks the rules about a name, after the run's standing.
+/// Asks the rules about a name.
 #[inline(always)]
-fn decide(subject: &Subject<'_>, dentry: Dentry, wanted: Verbs) -> (Decision, Verb) {
-    if let Some(decision) = decision::standing(subject, emit::now) {
-        return (decision, first(wanted));
-    }
+fn by_rules(subject: &Subject<'_>, dentry: Dentry, wanted: Verbs) -> (Decision, Verb) {
     let reason = match path::rows(subject.policy, dentry) {
         Ok(path::Found::Rows(fixed, deep)) => {
             // SAFETY: checked for null; rows of a policy in force are not rewritten.
@@ -477,6 +491,18 @@ impl Settled {
     #[inline(always)]
     pub fn allows(self) -> bool {
         self.verdict() == Verdict::Allow as u8
+    }
+
+    /// Unpacks what [`Settled::word`] gave.
+    #[inline(always)]
+    pub fn from_word(word: u32) -> Self {
+        Self(word)
+    }
+
+    /// Whether nothing could be decided.
+    #[inline(always)]
+    fn failed(self) -> bool {
+        self.because(Reason::ReadFailed) || self.because(Reason::TooDeep)
     }
 
     #[inline(always)]

@@ -53,10 +53,12 @@ mod enforce;
 mod fold;
 mod hash;
 mod hooks;
+mod kept;
 mod kernel;
 mod maps;
 mod path;
 mod place;
+mod settled;
 mod task;
 mod verifier;
 

@@ -20,7 +20,7 @@ use aya_ebpf::btf_maps::{Array, HashMap, RingBuf};
 use aya_ebpf::helpers::generated::bpf_task_storage_get;
 use aya_ebpf::macros::btf_map;
 
-use crate::place::Place;
+use crate::kept::Kept;
 
 /// Task storage, which aya-ebpf 0.2 does not wrap: the same layout as its other
 /// BTF map definitions.
@@ -118,7 +118,10 @@ pub static PATH_TRANSITIONS: HashMap<
 pub static PATH_ROWS: Array<PathRow, { limits::PATH_ROWS as usize }, MMAPABLE> = Array::new();
 /// Where walks ended. Not pinned: a new daemon's programs make their own.
 #[btf_map]
-pub static PLACES: Array<Place, { limits::PLACES as usize }> = Array::new();
+pub static PLACES: Array<Kept, { limits::PLACES as usize }> = Array::new();
+/// What was decided about files. Not pinned, as above.
+#[btf_map]
+pub static SETTLED: Array<Kept, { limits::SETTLED as usize }> = Array::new();
 /// Files with several names of which not all are equally free.
 #[btf_map]
 pub static LINKS: HashMap<LinkKey, PathRow, { limits::LINKS as usize }, NO_PREALLOC> =

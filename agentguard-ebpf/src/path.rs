@@ -12,6 +12,7 @@ use agentguard_common::verdict::Reason;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
 use crate::kernel::{Dentry, Inode, S_IFCHR};
+use crate::kept;
 use crate::place::{self, Reached};
 use crate::verifier;
 use crate::maps::{GLOB_STATES, LINKS, PATH_ROWS, PATH_STARTS, PATH_STATES, PATH_TRANSITIONS};
@@ -165,7 +166,7 @@ fn position_of(reached: Reached) -> u64 {
 /// Not inlined: its stack is free again before the last step.
 #[inline(never)]
 fn place_of(policy: &PolicyRecord, directory: Dentry) -> u64 {
-    let renames = place::renames();
+    let renames = kept::renames();
     if let Some(reached) = place::recall(policy, directory, renames) {
         return reached.0;
     }

@@ -23,6 +23,10 @@ pub fn tag(task: Task) -> Option<Tag> {
 /// The task's tag where it is kept: hooks have little stack to copy it to.
 #[inline(always)]
 pub fn tag_in_place(task: Task) -> Option<&'static Tag> {
+    // Most tasks of a host have no storage at all: one load says so.
+    if !task.has_storage() {
+        return None;
+    }
     let stored = TASKS.get(task.as_ptr());
     // SAFETY: checked for null; task storage lives as long as the program runs.
     if let Some(tag) = unsafe { stored.as_ref() }

@@ -7,6 +7,7 @@
 mod banks;
 pub mod bpf;
 pub mod btf;
+pub mod fields;
 pub mod load;
 pub mod probe;
 pub mod programs;

@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use agentguard::kernel::btf::{Btf, VMLINUX};
+use agentguard::kernel::fields;
 use agentguard::kernel::load::PINNED_MAPS;
-use agentguard::kernel::programs;
 use agentguard_tests::binary;
 use agentguard_tests::daemon::Daemon;
 use agentguard_tests::places::Places;
@@ -161,23 +161,19 @@ fn decisions(daemon: &Daemon, places: &Places, object: &Path) -> Result<Value> {
 /// kernels let programs that can be repeated do less: what they say then.
 fn load(daemon: &Daemon, object: &Path) -> Result<Result<Vec<(String, OwnedFd)>, String>> {
     let types = Btf::read(Path::new(VMLINUX))?;
-    let mut constants = programs::offsets(&types)?;
-    constants.push(("TASK_FS", types.member("task_struct", "fs")?));
-    constants.push(("FS_PWD", types.member("fs_struct", "pwd.dentry")?));
+    let code = fs::read(object).with_context(|| format!("cannot read {}", object.display()))?;
+    let code = fields::resolve(&code, &types)?;
     let address = u32::from_be_bytes(TO.0);
     let port = u32::from(TO.1);
     let mut loader = EbpfLoader::new();
     loader.btf(None).allow_unsupported_maps();
-    for (name, value) in &constants {
-        loader.override_global(name, value, true);
-    }
     loader.override_global("TO_ADDRESS", &address, true);
     loader.override_global("TO_PORT", &port, true);
     for name in PINNED_MAPS {
         loader.map_pin_path(name, daemon.pins.join("maps").join(name));
     }
     let mut object = loader
-        .load_file(object)
+        .load(&code)
         .with_context(|| format!("cannot load {}", object.display()))?;
     let mut fds = Vec::new();
     for (name, program) in object.programs_mut() {

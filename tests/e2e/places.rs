@@ -1,5 +1,5 @@
-//! What the kernel programs keep about directories does not outlive a rename, by
-//! whomever: the next operation is judged by the new name.
+//! What the kernel programs keep about directories and files does not outlive a rename, by
+//! whomever, nor another file of the name: the next operation is judged by what is there.
 
 use std::fs;
 
@@ -18,6 +18,18 @@ pub const TESTS: &[Test] = &[
     lsm(
         "places::a_new_directory_of_an_old_name_is_judged_anew",
         replaced,
+    ),
+    lsm(
+        "places::a_renamed_file_is_judged_by_its_new_name",
+        renamed_file,
+    ),
+    lsm(
+        "places::a_file_with_a_second_name_is_judged_by_both",
+        second_name,
+    ),
+    lsm(
+        "places::what_was_decided_is_decided_for_one_agent_and_one_operation",
+        for_one_agent,
     ),
     lsm(
         "places::a_directory_with_rules_below_it_stays_where_it_is",
@@ -50,6 +62,72 @@ fn renamed(suite: &mut Suite) -> Result<()> {
     }
     tagged.may(&write(&from))?;
     Ok(())
+}
+
+fn renamed_file(suite: &mut Suite) -> Result<()> {
+    suite.places.file("ok/renamed-file")?;
+    let (from, to) = (
+        suite.places.at("ok/renamed-file"),
+        suite.places.at("no/renamed-file"),
+    );
+    let write = |path: &str| json!({ "op": "open_write", "path": path });
+    let mut tagged = suite.tagged("worker")?;
+    for _ in 0..ROUNDS {
+        tagged.may(&write(&from))?;
+        tagged.may(&write(&from))?;
+        fs::rename(&from, &to)?;
+        tagged.must_not(&write(&to))?;
+        tagged.must_not(&write(&to))?;
+        fs::rename(&to, &from)?;
+    }
+    tagged.may(&write(&from))?;
+    Ok(())
+}
+
+fn second_name(suite: &mut Suite) -> Result<()> {
+    let (yes, no) = (
+        suite.places.at("ok/second-name"),
+        suite.places.at("no/second-name"),
+    );
+    let write = |path: &str| json!({ "op": "open_write", "path": path });
+    let mut tagged = suite.tagged("worker")?;
+    for _ in 0..ROUNDS {
+        fs::write(&yes, "")?;
+        tagged.may(&write(&yes))?;
+        tagged.may(&write(&yes))?;
+        // Its name says another thing than the one that was asked about.
+        fs::hard_link(&yes, &no)?;
+        tagged.must_not(&write(&no))?;
+        fs::remove_file(&yes)?;
+        tagged.must_not(&write(&no))?;
+        fs::remove_file(&no)?;
+    }
+    Ok(())
+}
+
+fn for_one_agent(suite: &mut Suite) -> Result<()> {
+    let path = suite.places.file("ok/for-one-agent")?;
+    let (read, write) = (
+        json!({ "op": "open_read", "path": path }),
+        json!({ "op": "open_write", "path": path }),
+    );
+    suite.install(&suite.ruled("other", "enforce").rules(
+        "write",
+        "deny",
+        std::slice::from_ref(&path),
+    ))?;
+    suite.reload()?;
+    let mut worker = suite.tagged("worker")?;
+    let mut other = suite.tagged("other")?;
+    for _ in 0..ROUNDS {
+        worker.may(&write)?;
+        other.must_not(&write)?;
+        other.may(&read)?;
+        worker.may(&read)?;
+    }
+    drop(other);
+    fs::remove_file(suite.places.at("agents/other.yaml"))?;
+    suite.reload()
 }
 
 fn replaced(suite: &mut Suite) -> Result<()> {

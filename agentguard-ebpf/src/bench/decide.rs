@@ -28,12 +28,17 @@ mod maps;
 mod path;
 #[path = "../place.rs"]
 mod place;
+#[path = "../kept.rs"]
+mod kept;
+#[path = "../settled.rs"]
+mod settled;
 #[path = "../task.rs"]
 mod task;
 #[path = "../verifier.rs"]
 mod verifier;
 
 use agentguard_common::decision::{self, Subject};
+use agentguard_common::field::{FS_PWD, TASK_FS};
 use agentguard_common::identity::Tag;
 use agentguard_common::net::{Address, Transport};
 use agentguard_common::verb::{Verb, Verbs};
@@ -45,12 +50,6 @@ use aya_ebpf::programs::SkBuffContext;
 use crate::kernel::{Dentry, Task};
 use crate::maps::{HEADS, POLICIES, RUNS};
 
-/// `task_struct.fs`
-#[unsafe(no_mangle)]
-pub static TASK_FS: Global<u64> = Global::new(0);
-/// `fs_struct.pwd.dentry`
-#[unsafe(no_mangle)]
-pub static FS_PWD: Global<u64> = Global::new(0);
 /// IPv4 address, first byte highest.
 #[unsafe(no_mangle)]
 pub static TO_ADDRESS: Global<u32> = Global::new(0);
@@ -118,11 +117,7 @@ fn connect(tag: &Tag) -> Option<Decision> {
 #[inline(always)]
 fn working_directory() -> Dentry {
     let task = Task::current();
-    // SAFETY: BTF-typed loads, which the verifier checks against the kernel's types.
-    unsafe {
-        let fs = task.0.add(TASK_FS.load() as usize).cast::<*const u8>().read_volatile();
-        Dentry(fs.add(FS_PWD.load() as usize).cast::<*const u8>().read_volatile())
-    }
+    Dentry(kernel::load::<FS_PWD, _>(kernel::load::<TASK_FS, _>(task.0)))
 }
 
 #[unsafe(no_mangle)]

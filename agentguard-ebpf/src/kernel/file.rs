@@ -17,19 +17,19 @@ impl File {
     /// Its name.
     #[inline(always)]
     pub fn dentry(self) -> Dentry {
-        Dentry(self.load(&FILE_DENTRY))
+        Dentry(self.load::<FILE_DENTRY, _>())
     }
 
     /// Flags given to `open`.
     #[inline(always)]
     pub fn flags(self) -> u32 {
-        self.load(&FILE_FLAGS)
+        self.load::<FILE_FLAGS, _>()
     }
 
     /// `FMODE_*`.
     #[inline(always)]
     pub fn mode(self) -> u32 {
-        self.load(&FILE_MODE)
+        self.load::<FILE_MODE, _>()
     }
 
     /// Whether this is a file of a layer that the kernel opened on behalf of a
@@ -42,7 +42,7 @@ impl File {
     /// Whether it was opened through a mount that no process can reach.
     #[inline(always)]
     pub fn is_internal(self) -> bool {
-        Mount(self.load(&FILE_MNT)).namespace() == Some(MNT_NS_INTERNAL)
+        Mount(self.load::<FILE_MNT, _>()).namespace() == Some(MNT_NS_INTERNAL)
     }
 
     /// Whether it is an io_uring whose kernel thread is another process's: what is put
@@ -55,12 +55,12 @@ impl File {
         if name.name_len() != NAME_LEN || probe::<u64>(name.name()) != Some(NAME_START) {
             return false;
         }
-        let ring = verifier::number(self.load(&FILE_PRIVATE));
-        match probe::<u64>(ring.wrapping_add(RING_SQ_DATA.load())) {
+        let ring = verifier::number(self.load::<FILE_PRIVATE, _>());
+        match probe::<u64>(ring.wrapping_add(offset::<RING_SQ_DATA>())) {
             // No such thread: its work is done by those who ask for it.
             Some(0) => false,
             Some(thread) => {
-                let maker = probe::<u32>(thread.wrapping_add(SQ_DATA_TGID.load()));
+                let maker = probe::<u32>(thread.wrapping_add(offset::<SQ_DATA_TGID>()));
                 maker != Some(Task::current().tgid())
             }
             None => true,
@@ -78,13 +78,13 @@ impl Path {
     /// The mount that it goes through.
     #[inline(always)]
     pub fn mount(self) -> Mount {
-        Mount(self.load(&PATH_MNT))
+        Mount(self.load::<PATH_MNT, _>())
     }
 
     /// Its name.
     #[inline(always)]
     pub fn dentry(self) -> Dentry {
-        Dentry(self.load(&PATH_DENTRY))
+        Dentry(self.load::<PATH_DENTRY, _>())
     }
 }
 
@@ -92,33 +92,33 @@ impl Dentry {
     /// The directory it is in; itself at a root.
     #[inline(always)]
     pub fn parent(self) -> Self {
-        Self(self.load(&DENTRY_PARENT))
+        Self(self.load::<DENTRY_PARENT, _>())
     }
 
     /// Length of its name, in bytes.
     #[inline(always)]
     pub fn name_len(self) -> u32 {
-        // SAFETY: as in `load`; `hash_len` is hash, then length, as 32-bit halves.
-        unsafe { self.0.add(DENTRY_NAME_LEN.load() as usize + 4).cast::<u32>().read_volatile() }
+        self.load::<DENTRY_NAME_LEN, _>()
     }
 
     /// Its name's hash, which the kernel salts with the directory, and length.
     #[inline(always)]
     pub fn name_hash(self) -> u64 {
-        let hash: u32 = self.load(&DENTRY_NAME_LEN);
+        // Not in one load: 6.1 takes the word for the first of its halves.
+        let hash: u32 = self.load::<DENTRY_NAME_HASH, _>();
         u64::from(hash) << 32 | u64::from(self.name_len())
     }
 
     /// Kernel address of its name.
     #[inline(always)]
     pub fn name(self) -> u64 {
-        verifier::number(self.load(&DENTRY_NAME))
+        verifier::number(self.load::<DENTRY_NAME, _>())
     }
 
     /// What it names; null if nothing yet.
     #[inline(always)]
     pub fn inode(self) -> Inode {
-        Inode(self.load(&DENTRY_INODE))
+        Inode(self.load::<DENTRY_INODE, _>())
     }
 
     /// Inode number of what it names; 0 if nothing yet.
@@ -131,7 +131,7 @@ impl Dentry {
     /// Its file system.
     #[inline(always)]
     pub fn super_block(self) -> SuperBlock {
-        SuperBlock(self.load(&DENTRY_SB))
+        SuperBlock(self.load::<DENTRY_SB, _>())
     }
 }
 
@@ -139,29 +139,35 @@ impl SuperBlock {
     /// Number of the file system's type.
     #[inline(always)]
     pub fn magic(self) -> u64 {
-        self.load(&SB_MAGIC)
+        self.load::<SB_MAGIC, _>()
     }
 
     /// Kernel-internal device number.
     #[inline(always)]
     pub fn device(self) -> u32 {
-        self.load(&SB_DEV)
+        self.load::<SB_DEV, _>()
     }
 
     /// `SB_*` flags.
     #[inline(always)]
     pub fn flags(self) -> u64 {
-        self.load(&SB_FLAGS)
+        self.load::<SB_FLAGS, _>()
     }
 
     /// Root of the file system.
     #[inline(always)]
     pub fn root(self) -> Dentry {
-        Dentry(self.load(&SB_ROOT))
+        Dentry(self.load::<SB_ROOT, _>())
     }
 }
 
 impl Inode {
+    /// Whether there is none (yet).
+    #[inline(always)]
+    pub fn is_none(self) -> bool {
+        self.0.is_null()
+    }
+
     /// Whether it is a directory.
     #[inline(always)]
     pub fn is_directory(self) -> bool {
@@ -201,43 +207,43 @@ impl Inode {
     /// Type and permission bits.
     #[inline(always)]
     pub fn mode(self) -> u16 {
-        self.load(&INODE_MODE)
+        self.load::<INODE_MODE, _>()
     }
 
     /// `S_*` flags of the kernel.
     #[inline(always)]
     pub fn flags(self) -> u32 {
-        self.load(&INODE_FLAGS)
+        self.load::<INODE_FLAGS, _>()
     }
 
     /// Device number, of a device file.
     #[inline(always)]
     pub fn rdev(self) -> u32 {
-        self.load(&INODE_RDEV)
+        self.load::<INODE_RDEV, _>()
     }
 
     /// Tells inodes apart that had the same number one after the other.
     #[inline(always)]
     pub fn generation(self) -> u32 {
-        self.load(&INODE_GENERATION)
+        self.load::<INODE_GENERATION, _>()
     }
 
     /// Whether it is a regular file that has other names.
     #[inline(always)]
     pub fn has_other_names(self) -> bool {
-        self.kind() == S_IFREG && self.names() > 1
+        !self.is_none() && self.names() > 1 && self.kind() == S_IFREG
     }
 
     /// How many names it has.
     #[inline(always)]
     fn names(self) -> u32 {
-        self.load(&INODE_NLINK)
+        self.load::<INODE_NLINK, _>()
     }
 
     /// Inode number.
     #[inline(always)]
     pub fn number(self) -> u64 {
-        self.load(&INODE_INO)
+        self.load::<INODE_INO, _>()
     }
 }
 
@@ -245,14 +251,14 @@ impl Mapping {
     /// What is mapped; none for anonymous memory.
     #[inline(always)]
     pub fn file(self) -> File {
-        File(self.load(&VMA_FILE))
+        File(self.load::<VMA_FILE, _>())
     }
 
     /// Whether stores reach the file.
     #[inline(always)]
     pub fn is_shared(self) -> bool {
         const VM_SHARED: u64 = 8;
-        let flags: u64 = self.load(&VMA_FLAGS);
+        let flags: u64 = self.load::<VMA_FLAGS, _>();
         flags & VM_SHARED != 0
     }
 }
@@ -261,7 +267,7 @@ impl Attributes {
     /// Which are changed, `ATTR_*`.
     #[inline(always)]
     pub fn valid(self) -> u32 {
-        self.load(&IATTR_VALID)
+        self.load::<IATTR_VALID, _>()
     }
 }
 
@@ -269,8 +275,8 @@ impl FsContext {
     /// Kernel address of the name of the file system's type.
     #[inline(always)]
     pub fn type_name(self) -> u64 {
-        let of: *const u8 = self.load(&FS_CONTEXT_TYPE);
-        verifier::number(Memory(of).load(&FS_TYPE_NAME))
+        let of: *const u8 = self.load::<FS_CONTEXT_TYPE, _>();
+        verifier::number(Memory(of).load::<FS_TYPE_NAME, _>())
     }
 }
 
@@ -279,34 +285,34 @@ impl Mount {
     /// other mount. One that cannot be read is taken to share.
     #[inline(always)]
     pub fn is_private(self) -> bool {
-        probe::<u32>(self.address().wrapping_add(MOUNT_GROUP.load())) == Some(0)
+        probe::<u32>(self.address().wrapping_add(offset::<MOUNT_GROUP>())) == Some(0)
     }
 
     /// The same for the mount that it is mounted in: what is unmounted there is unmounted
     /// wherever that is shared.
     #[inline(always)]
     pub fn is_in_private(self) -> bool {
-        let parent = probe::<u64>(self.address().wrapping_add(MOUNT_PARENT.load()));
+        let parent = probe::<u64>(self.address().wrapping_add(offset::<MOUNT_PARENT>()));
         parent.is_some_and(|parent| {
-            probe::<u32>(parent.wrapping_add(MOUNT_GROUP.load())) == Some(0)
+            probe::<u32>(parent.wrapping_add(offset::<MOUNT_GROUP>())) == Some(0)
         })
     }
 
     /// Address of its mount namespace.
     #[inline(always)]
     pub fn namespace(self) -> Option<u64> {
-        probe(self.address().wrapping_add(MOUNT_NS.load()))
+        probe(self.address().wrapping_add(offset::<MOUNT_NS>()))
     }
 
     /// Address of the `struct mount` that it is part of.
     #[inline(always)]
     fn address(self) -> u64 {
-        verifier::number(self.0 as u64).wrapping_sub(MOUNT_MNT.load())
+        verifier::number(self.0 as u64).wrapping_sub(offset::<MOUNT_MNT>())
     }
 
     /// The directory that it shows.
     #[inline(always)]
     pub fn root(self) -> Dentry {
-        Dentry(self.load(&MNT_ROOT))
+        Dentry(self.load::<MNT_ROOT, _>())
     }
 }

@@ -7,7 +7,7 @@ impl Socket {
     /// Its protocol state; `None` before it has one.
     #[inline(always)]
     pub fn sock(self) -> Option<Sock> {
-        let sock: *const u8 = self.load(&SOCKET_SK);
+        let sock: *const u8 = self.load::<SOCKET_SK, _>();
         if sock.is_null() { None } else { Some(Sock(sock)) }
     }
 }
@@ -16,13 +16,13 @@ impl Sock {
     /// IP protocol number.
     #[inline(always)]
     pub fn protocol(self) -> u16 {
-        self.load(&SK_PROTOCOL)
+        self.load::<SK_PROTOCOL, _>()
     }
 
     /// Address family.
     #[inline(always)]
     pub fn family(self) -> u16 {
-        self.load(&SK_FAMILY)
+        self.load::<SK_FAMILY, _>()
     }
 }
 
@@ -30,6 +30,6 @@ impl Message {
     /// Kernel address of the destination's address; zero if none was given.
     #[inline(always)]
     pub fn name(self) -> u64 {
-        verifier::number(self.load(&MSG_NAME))
+        verifier::number(self.load::<MSG_NAME, _>())
     }
 }

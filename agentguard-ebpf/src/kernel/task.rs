@@ -9,7 +9,7 @@ impl Binprm {
     /// The file about to be executed, or its interpreter.
     #[inline(always)]
     pub fn file(self) -> File {
-        File(self.load(&BPRM_FILE))
+        File(self.load::<BPRM_FILE, _>())
     }
 }
 
@@ -27,22 +27,30 @@ impl Task {
         self.0.cast_mut().cast()
     }
 
+    /// Whether some BPF program has ever kept something in its storage. It is set before a
+    /// tag is, and until the task is freed.
+    #[inline(always)]
+    pub fn has_storage(self) -> bool {
+        let storage: *const u8 = self.load::<TASK_STORAGE, _>();
+        verifier::number(storage as u64) != 0
+    }
+
     /// Process id.
     #[inline(always)]
     pub fn tgid(self) -> u32 {
-        self.load(&TASK_TGID)
+        self.load::<TASK_TGID, _>()
     }
 
     /// Thread id.
     #[inline(always)]
     pub fn pid(self) -> u32 {
-        self.load(&TASK_PID)
+        self.load::<TASK_PID, _>()
     }
 
     /// Its real parent.
     #[inline(always)]
     pub fn real_parent(self) -> Self {
-        Self(self.load(&TASK_REAL_PARENT))
+        Self(self.load::<TASK_REAL_PARENT, _>())
     }
 
     /// Whether the kernel does something for the task with somebody else's
@@ -53,16 +61,16 @@ impl Task {
     pub fn is_lent(self) -> bool {
         const PF_IO_WORKER: u32 = 0x10;
         const PF_DUMPCORE: u32 = 0x200;
-        let own: *const u8 = self.load(&TASK_REAL_CRED);
-        let current: *const u8 = self.load(&TASK_CRED);
-        let flags: u32 = self.load(&TASK_FLAGS);
+        let own: *const u8 = self.load::<TASK_REAL_CRED, _>();
+        let current: *const u8 = self.load::<TASK_CRED, _>();
+        let flags: u32 = self.load::<TASK_FLAGS, _>();
         own != current && flags & (PF_IO_WORKER | PF_DUMPCORE) == 0
     }
 
     /// Whether it is in another mount namespace than the host.
     #[inline(always)]
     pub fn has_mounts_of_its_own(self) -> bool {
-        let number: u32 = self.mount_namespace().load(&MNTNS_INUM);
+        let number: u32 = self.mount_namespace().load::<MNTNS_INUM, _>();
         HOST_MNT_NS.load() != 0 && number != HOST_MNT_NS.load()
     }
 
@@ -74,15 +82,15 @@ impl Task {
 
     #[inline(always)]
     fn mount_namespace(self) -> Memory {
-        let proxy: *const u8 = self.load(&TASK_NSPROXY);
-        Memory(Memory(proxy).load(&NSPROXY_MNT_NS))
+        let proxy: *const u8 = self.load::<TASK_NSPROXY, _>();
+        Memory(Memory(proxy).load::<NSPROXY_MNT_NS, _>())
     }
 
     /// The program it runs; none for kernel threads.
     #[inline(always)]
     pub fn program(self) -> File {
-        let memory: *const u8 = self.load(&TASK_MM);
-        File(Memory(memory).load(&MM_EXE_FILE))
+        let memory: *const u8 = self.load::<TASK_MM, _>();
+        File(Memory(memory).load::<MM_EXE_FILE, _>())
     }
 
     /// The system call that it is in.
@@ -95,7 +103,7 @@ impl Task {
     /// Exit code word, once it exits.
     #[inline(always)]
     pub fn exit_code(self) -> i32 {
-        self.load(&TASK_EXIT_CODE)
+        self.load::<TASK_EXIT_CODE, _>()
     }
 }
 
@@ -104,7 +112,7 @@ impl Registers {
     #[inline(always)]
     pub fn number(self) -> u32 {
         const X32: u32 = 1 << 30;
-        let number: u64 = self.load(&REGS_NUMBER);
+        let number: u64 = self.load::<REGS_NUMBER, _>();
         number as u32 & !X32
     }
 
@@ -113,7 +121,7 @@ impl Registers {
     #[inline(always)]
     pub fn second_is(self, wanted: u32) -> bool {
         let (native, compat): (u64, u64) =
-            (self.load(&REGS_SECOND), self.load(&REGS_SECOND_COMPAT));
+            (self.load::<REGS_SECOND, _>(), self.load::<REGS_SECOND_COMPAT, _>());
         native as u32 == wanted || compat as u32 == wanted
     }
 }
@@ -122,7 +130,7 @@ impl UserNamespace {
     /// Whether it is the host's, not one that somebody made.
     #[inline(always)]
     pub fn is_initial(self) -> bool {
-        let level: u32 = self.load(&USERNS_LEVEL);
+        let level: u32 = self.load::<USERNS_LEVEL, _>();
         level == 0
     }
 }

@@ -15,8 +15,9 @@ use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, Iter, Lsm};
 use aya::{Ebpf, EbpfLoader};
 
 use super::btf::{self, Btf};
+use super::fields;
 use super::probe::{self, Host};
-use super::programs::{Attach, PROGRAMS, Program, Role, offsets};
+use super::programs::{Attach, PROGRAMS, Program, Role};
 use super::{Hook, KernelError, Options, sys};
 
 /// The object that `cargo xtask build-ebpf` builds.
@@ -169,18 +170,18 @@ fn open(
     addresses: &Addresses,
     lsm: bool,
 ) -> Result<Ebpf, KernelError> {
-    let offsets = offsets(types).map_err(|error| failed("finding kernel structures", &error))?;
+    let object = fields::resolve(OBJECT, types)
+        .map_err(|error| failed("fitting the programs to this kernel", &error))?;
     let can_miss = u8::from(host.storage_can_miss || !lsm);
     let lsm = u8::from(lsm);
     let mut loader = EbpfLoader::new();
     // The object needs no relocation against the kernel's types.
     loader.btf(None).allow_unsupported_maps();
-    for (name, offset) in &offsets {
-        loader.override_global(name, offset, true);
-    }
     loader.override_global("STORAGE_CAN_MISS", &can_miss, true);
     loader.override_global("HOST_MNT_NS", &addresses.mount_namespace, true);
     loader.override_global("RENAME_LOCK", &addresses.rename_lock, true);
+    let seed = seed()?;
+    loader.override_global("KEPT_SEED", &seed, true);
     loader.override_global("LSM_ATTACHED", &lsm, true);
     if let Some(options) = pins {
         let maps = maps_dir(options);
@@ -188,13 +189,24 @@ fn open(
             loader.map_pin_path(name, maps.join(name));
         }
     }
-    loader.load(OBJECT).map_err(|error| KernelError::Failed {
+    loader.load(&object).map_err(|error| KernelError::Failed {
         what: "opening the kernel object".to_owned(),
         cause: chain(&error),
         next: "run as root; if another version of AgentGuard left incompatible maps, end its runs \
                and remove them with `agentguard daemon --unload`"
             .to_owned(),
     })
+}
+
+/// What the hashes of the tables of kept answers begin with.
+fn seed() -> Result<u64, KernelError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| KernelError::Failed {
+        what: "asking the kernel for random bytes".to_owned(),
+        cause: error.to_string(),
+        next: "this host gives none: see the kernel's log".to_owned(),
+    })?;
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 /// What a trial without attaching anything showed.

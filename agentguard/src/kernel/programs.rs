@@ -1,7 +1,7 @@
 //! The programs of the kernel object and where they attach: the userspace twin
 //! of agentguard-ebpf's table of contents.
 
-use super::btf::{Btf, BtfError};
+use super::btf::Btf;
 
 /// Where a program attaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,74 +190,4 @@ impl Program {
             )),
         }
     }
-}
-
-/// The kernel constants of the object: name in the object, structure, member.
-const OFFSETS: [(&str, &str, &str); 55] = [
-    ("FILE_DENTRY", "file", "f_path.dentry"),
-    ("FILE_MNT", "file", "f_path.mnt"),
-    ("MOUNT_MNT", "mount", "mnt"),
-    ("MOUNT_NS", "mount", "mnt_ns"),
-    ("MNT_ROOT", "vfsmount", "mnt_root"),
-    ("SB_MAGIC", "super_block", "s_magic"),
-    ("INODE_FLAGS", "inode", "i_flags"),
-    ("TASK_FLAGS", "task_struct", "flags"),
-    ("TASK_CRED", "task_struct", "cred"),
-    ("TASK_REAL_CRED", "task_struct", "real_cred"),
-    ("TASK_NSPROXY", "task_struct", "nsproxy"),
-    ("NSPROXY_MNT_NS", "nsproxy", "mnt_ns"),
-    ("MNTNS_INUM", "mnt_namespace", "ns.inum"),
-    ("MOUNT_GROUP", "mount", "mnt_group_id"),
-    ("MOUNT_PARENT", "mount", "mnt_parent"),
-    ("PATH_MNT", "path", "mnt"),
-    ("TASK_MM", "task_struct", "mm"),
-    ("MM_EXE_FILE", "mm_struct", "exe_file"),
-    ("VMA_FILE", "vm_area_struct", "vm_file"),
-    ("VMA_FLAGS", "vm_area_struct", "vm_flags"),
-    ("IATTR_VALID", "iattr", "ia_valid"),
-    ("FILE_FLAGS", "file", "f_flags"),
-    ("FILE_MODE", "file", "f_mode"),
-    ("PATH_DENTRY", "path", "dentry"),
-    ("DENTRY_PARENT", "dentry", "d_parent"),
-    ("DENTRY_NAME_LEN", "dentry", "d_name.hash_len"),
-    ("DENTRY_NAME", "dentry", "d_name.name"),
-    ("DENTRY_INODE", "dentry", "d_inode"),
-    ("DENTRY_SB", "dentry", "d_sb"),
-    ("SB_DEV", "super_block", "s_dev"),
-    ("SB_FLAGS", "super_block", "s_flags"),
-    ("SB_ROOT", "super_block", "s_root"),
-    ("INODE_MODE", "inode", "i_mode"),
-    ("INODE_RDEV", "inode", "i_rdev"),
-    ("INODE_INO", "inode", "i_ino"),
-    ("INODE_GENERATION", "inode", "i_generation"),
-    ("INODE_NLINK", "inode", "i_nlink"),
-    ("FILE_PRIVATE", "file", "private_data"),
-    ("RING_SQ_DATA", "io_ring_ctx", "sq_data"),
-    ("SQ_DATA_TGID", "io_sq_data", "task_tgid"),
-    ("REGS_NUMBER", "pt_regs", "orig_ax"),
-    ("REGS_SECOND", "pt_regs", "si"),
-    ("REGS_SECOND_COMPAT", "pt_regs", "cx"),
-    ("USERNS_LEVEL", "user_namespace", "level"),
-    ("FS_CONTEXT_TYPE", "fs_context", "fs_type"),
-    ("FS_TYPE_NAME", "file_system_type", "name"),
-    ("BPRM_FILE", "linux_binprm", "file"),
-    ("TASK_TGID", "task_struct", "tgid"),
-    ("TASK_PID", "task_struct", "pid"),
-    ("TASK_REAL_PARENT", "task_struct", "real_parent"),
-    ("TASK_EXIT_CODE", "task_struct", "exit_code"),
-    ("SOCKET_SK", "socket", "sk"),
-    ("SK_PROTOCOL", "sock", "sk_protocol"),
-    ("SK_FAMILY", "sock", "__sk_common.skc_family"),
-    ("MSG_NAME", "msghdr", "msg_name"),
-];
-
-/// Offsets of the running kernel, by name in the object.
-///
-/// # Errors
-/// A structure or member that this kernel does not have.
-pub fn offsets(btf: &Btf) -> Result<Vec<(&'static str, u64)>, BtfError> {
-    OFFSETS
-        .iter()
-        .map(|(name, structure, member)| Ok((*name, btf.member(structure, member)?)))
-        .collect()
 }
