@@ -24,7 +24,7 @@ pub fn tag(task: Task) -> Option<Tag> {
 #[inline(always)]
 pub fn tag_in_place(task: Task) -> Option<&'static Tag> {
     // Most tasks of a host have no storage at all: one load says so.
-    if !task.has_storage() {
+    if !task.has_storage() || !any_tagged() {
         return None;
     }
     let stored = TASKS.get(task.as_ptr());

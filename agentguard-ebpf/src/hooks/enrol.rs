@@ -22,7 +22,7 @@ pub fn enrol(ctx: *mut c_void) -> i32 {
     let ctx: *const IterContext = ctx.cast();
     // SAFETY: the context of an iterator program; the task is null at the end.
     let task = Task::from_argument(unsafe { (*ctx).task });
-    if task.0.is_null() {
+    if task.is_none() {
         return 0;
     }
     let Some(request) = ENROL.get_ptr_mut(0) else {

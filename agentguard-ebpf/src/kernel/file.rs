@@ -70,7 +70,7 @@ impl File {
     /// Whether it is a file at all: kernel threads run no program.
     #[inline(always)]
     pub fn is_some(self) -> bool {
-        !self.0.is_null()
+        !self.is_none()
     }
 }
 
@@ -125,7 +125,7 @@ impl Dentry {
     #[inline(always)]
     pub fn inode_number(self) -> u64 {
         let inode = self.inode();
-        if inode.0.is_null() { 0 } else { inode.number() }
+        if inode.is_none() { 0 } else { inode.number() }
     }
 
     /// Its file system.
@@ -162,12 +162,6 @@ impl SuperBlock {
 }
 
 impl Inode {
-    /// Whether there is none (yet).
-    #[inline(always)]
-    pub fn is_none(self) -> bool {
-        self.0.is_null()
-    }
-
     /// Whether it is a directory.
     #[inline(always)]
     pub fn is_directory(self) -> bool {
@@ -184,7 +178,7 @@ impl Inode {
     #[inline(always)]
     pub fn is_device(self) -> bool {
         const S_SWAPFILE: u32 = 1 << 8;
-        if self.0.is_null() {
+        if self.is_none() {
             return false;
         }
         matches!(self.kind(), S_IFBLK | S_IFCHR) || self.flags() & S_SWAPFILE != 0
@@ -195,13 +189,13 @@ impl Inode {
     #[inline(always)]
     pub fn folds_case(self) -> bool {
         const S_CASEFOLD: u32 = 1 << 15;
-        !self.0.is_null() && self.flags() & S_CASEFOLD != 0
+        !self.is_none() && self.flags() & S_CASEFOLD != 0
     }
 
     /// Type bits of its mode; 0 where there is no inode yet.
     #[inline(always)]
     pub fn kind(self) -> u16 {
-        if self.0.is_null() { 0 } else { self.mode() & S_IFMT }
+        if self.is_none() { 0 } else { self.mode() & S_IFMT }
     }
 
     /// Type and permission bits.

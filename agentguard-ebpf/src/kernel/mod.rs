@@ -10,6 +10,8 @@ use aya_ebpf::Global;
 use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
+use crate::verifier;
+
 mod file;
 mod socket;
 mod task;
@@ -51,6 +53,16 @@ macro_rules! object {
             }
 
             impl $name {
+                /// Whether it is null. Asked twice: of some fields newer verifiers believe
+                /// that they never are (6.12: `d_inode`, which a name that is being made does
+                /// not have), leave a check of the pointer out, and load without a guard, so
+                /// the number is checked as well; of others they demand a check of the pointer.
+                #[inline(always)]
+                #[allow(dead_code, reason = "not asked of every type")]
+                pub fn is_none(self) -> bool {
+                    self.0.is_null() || verifier::number(self.0 as u64) == 0
+                }
+
                 #[inline(always)]
                 fn load<const FIELD: u16, T: Copy>(self) -> T {
                     load::<FIELD, T>(self.0)

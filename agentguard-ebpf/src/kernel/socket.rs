@@ -8,7 +8,7 @@ impl Socket {
     #[inline(always)]
     pub fn sock(self) -> Option<Sock> {
         let sock: *const u8 = self.load::<SOCKET_SK, _>();
-        if sock.is_null() { None } else { Some(Sock(sock)) }
+        if Sock(sock).is_none() { None } else { Some(Sock(sock)) }
     }
 }
 
