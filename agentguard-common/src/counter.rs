@@ -25,11 +25,16 @@ pub enum Counter {
     StorageMissed = 8,
     /// A hard link was made and the daemon could not be told: it looks at all files anew.
     LinkUntold = 9,
+    /// A socket of a tagged task could not get its record; it was not made, or is decided at
+    /// each use.
+    SocketUntagged = 10,
+    /// A question of the DNS was refused because the daemon's resolver does not listen.
+    ResolverAbsent = 11,
 }
 
 impl Counter {
     /// Number of counters.
-    pub const COUNT: usize = 10;
+    pub const COUNT: usize = 12;
 
     /// All counters, in order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -43,6 +48,8 @@ impl Counter {
         Self::UntagFailed,
         Self::StorageMissed,
         Self::LinkUntold,
+        Self::SocketUntagged,
+        Self::ResolverAbsent,
     ];
 
     /// The name in metrics and in `doctor`.
@@ -59,6 +66,8 @@ impl Counter {
             Self::UntagFailed => "untag_failed",
             Self::StorageMissed => "storage_missed",
             Self::LinkUntold => "link_untold",
+            Self::SocketUntagged => "socket_untagged",
+            Self::ResolverAbsent => "resolver_absent",
         }
     }
 }

@@ -123,6 +123,17 @@ pub fn decide_path(subject: &Subject<'_>, wanted: Verbs, rows: Rows<'_>) -> (Dec
     (decision, verb)
 }
 
+/// Decides about a unix socket by the rows of its name: connecting to it, or binding it to an
+/// abstract name.
+#[inline(always)]
+pub fn decide_unix(subject: &Subject<'_>, verb: Verb, rows: Rows<'_>) -> Decision {
+    let (bits, rule) = match verb {
+        Verb::Listen => (rows.bits(Verb::Create), rows.rule(Verb::Create)),
+        _ => (rows.bits(Verb::Connect), rows.connect_rule()),
+    };
+    settle(subject.policy, verb, bits, rule)
+}
+
 /// What the other names of a file make of a decision about one: the decision and verb of that
 /// of `wanted` which is least free under another name, if that is less free than `decided`
 /// (a [`Verdict`] as a number). `others` is the file's row of [`LinkKey`](crate::path::LinkKey).

@@ -20,6 +20,8 @@ pub enum Kind {
     /// A file is about to have another name; the tail is one of the two names. Of any task
     /// of the host: the identity is zero where it has none.
     Linked = 6,
+    /// A decision about a unix socket without a file; the tail is its abstract name.
+    Abstract = 7,
 }
 
 impl Kind {
@@ -33,6 +35,7 @@ impl Kind {
             4 => Some(Self::Exit),
             5 => Some(Self::RunEnded),
             6 => Some(Self::Linked),
+            7 => Some(Self::Abstract),
             _ => None,
         }
     }

@@ -30,7 +30,10 @@ macro_rules! fields {
         )+
 
         /// Every field, by its number.
-        pub const FIELDS: &[Field] = &[$(Field { structure: $structure, member: $member }),+];
+        pub const FIELDS: &[Field] = &[$(Field {
+            structure: $structure,
+            member: $member,
+        }),+];
     };
 }
 
@@ -91,6 +94,22 @@ fields! {
     SOCKET_SK = "socket", "sk";
     SK_PROTOCOL = "sock", "sk_protocol";
     SK_FAMILY = "sock", "__sk_common.skc_family";
+    SK_NET = "sock", "__sk_common.skc_net.net";
+    NET_OWNER = "net", "user_ns";
+    SK_TYPE = "sock", "sk_type";
+    SK_DADDR = "sock", "__sk_common.skc_daddr";
+    SK_DPORT = "sock", "__sk_common.skc_dport";
+    SK_RCV_SADDR = "sock", "__sk_common.skc_rcv_saddr";
+    SK_NUM = "sock", "__sk_common.skc_num";
+    SK_V6_DADDR = "sock", "__sk_common.skc_v6_daddr";
+    SK_V6_RCV_SADDR = "sock", "__sk_common.skc_v6_rcv_saddr";
+    UNIX_ADDR = "unix_sock", "addr";
+    UNIX_DENTRY = "unix_sock", "path.dentry";
+    UNIX_PEER = "unix_sock", "peer";
+    UNIX_ADDRESS_LEN = "unix_address", "len";
+    UNIX_ADDRESS_NAME = "unix_address", "name";
+    SKB_DATA = "sk_buff", "data";
+    SKB_LEN = "sk_buff", "len";
     MSG_NAME = "msghdr", "msg_name";
     TASK_FS = "task_struct", "fs";
     FS_PWD = "fs_struct", "pwd.dentry";

@@ -77,6 +77,8 @@ pub mod privilege {
     pub const PTRACE_OUTSIDE: u32 = 1 << 0;
     /// Mounting and unmounting.
     pub const MOUNT: u32 = 1 << 2;
+    /// Sockets whose destinations are not decided: raw and packet sockets and the like.
+    pub const RAW_SOCKETS: u32 = 1 << 6;
     /// Opening device files beyond the harmless ones.
     pub const DEVICES: u32 = 1 << 8;
 }
@@ -86,6 +88,9 @@ pub mod policy_flag {
     /// Not all files of which one name is less free than another found room in `LINKS`:
     /// those with several names that are not in it are refused.
     pub const LINKS_FULL: u32 = 1;
+    /// It has `connect` rules about names: questions of the DNS go to the daemon's resolver,
+    /// and addresses are asked about in `GRANTS`.
+    pub const NAMES: u32 = 2;
 }
 
 /// Roots of the address tries for one verb.
@@ -120,7 +125,8 @@ pub struct PolicyRecord {
     pub protected_rules: u32,
     /// Bits of [`privilege`].
     pub privileges: u32,
-    /// See [`policy_flag`]. The one field that changes while the policy is in force.
+    /// See [`policy_flag`]. [`policy_flag::LINKS_FULL`] is the one thing that changes while the
+    /// policy is in force.
     pub flags: u32,
     /// Tries for `connect`.
     pub connect: NetRoots,

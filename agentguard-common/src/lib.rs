@@ -18,5 +18,7 @@ pub mod net;
 pub mod path;
 #[cfg(feature = "user")]
 mod pod;
+pub mod resolver;
+pub mod socket;
 pub mod verb;
 pub mod verdict;

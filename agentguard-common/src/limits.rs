@@ -49,6 +49,14 @@ pub const LINKS: u32 = 16_384;
 /// second). Full: repeats are told one by one.
 pub const FOLDS: u32 = 4_096;
 
+/// Addresses that runs were given for names. Full: the one whose time ended first is
+/// forgotten; without such a one the answer fails (SERVFAIL).
+pub const GRANTS: u32 = 16_384;
+
+/// Sources of questions to the resolver that are known at once; the longest unused is
+/// forgotten, and its question refused.
+pub const ASKERS: u32 = 4_096;
+
 /// Names between the root of a file system and a file. Deeper: denied for
 /// tagged tasks, reason [`TooDeep`](crate::verdict::Reason::TooDeep).
 pub const PATH_DEPTH: u32 = 64;

@@ -7,6 +7,14 @@ pub mod map {
     pub const TASKS: &str = "TASKS";
     /// The tag again, by task address, where task storage can miss (before 6.2).
     pub const TASKS_BY_ADDRESS: &str = "TASKS_BY_ADDRESS";
+    /// Socket storage: sockets that agents made.
+    pub const SOCKETS: &str = "SOCKETS";
+    /// Addresses that runs were given for names.
+    pub const GRANTS: &str = "GRANTS";
+    /// Who asks the daemon's resolver.
+    pub const ASKERS: &str = "ASKERS";
+    /// Where that listens, and the host's servers.
+    pub const RESOLVER: &str = "RESOLVER";
     /// Slot of the policy in force, by agent index.
     pub const HEADS: &str = "HEADS";
     /// Policy records by slot.

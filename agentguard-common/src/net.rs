@@ -103,6 +103,21 @@ impl Address {
         }
     }
 
+    /// Where packets to this address go: Linux takes `0.0.0.0` and `::` for the local host.
+    #[must_use]
+    #[inline(always)]
+    pub const fn reached(self) -> Self {
+        let [a, b, c, d] = self.words;
+        if a | b | c | d != 0 {
+            return self;
+        }
+        if self.is_v4 {
+            Self::v4(0x7f00_0001)
+        } else {
+            Self::v6([0, 0, 0, 1])
+        }
+    }
+
     /// IPv6, from words with the first byte highest; `::ffff:a.b.c.d` becomes IPv4.
     #[must_use]
     #[inline(always)]

@@ -128,16 +128,15 @@ pub struct GlobState {
     pub next: [u16; 256],
 }
 
-/// Verdicts and blamed rules of the file verbs at one end state.
+/// Verdicts and blamed rules, at one end state, of the file verbs and of `connect`, which a
+/// unix socket is asked about by the name of its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[repr(C)]
 pub struct PathRow {
     /// Two bits a verb, verb 0 lowest; 0: no rule.
     pub verdicts: u16,
-    /// Zero.
-    pub reserved: u16,
     /// Rule index by verb, where a rule matched.
-    pub rules: [u16; Verb::FILE_COUNT],
+    pub rules: [u16; Verb::PATH_COUNT],
 }
 
 impl PathRow {
@@ -162,6 +161,14 @@ impl PathRow {
             _ => self.rules[5],
         }
     }
+
+    /// Rule index of `connect`, of unix sockets. Not an arm of [`PathRow::rule`]: with one for
+    /// each rule the compiler makes an index of the verb.
+    #[must_use]
+    #[inline(always)]
+    pub const fn connect_rule(&self) -> u16 {
+        self.rules[6]
+    }
 }
 
 /// Key of a start position.
@@ -173,6 +180,10 @@ pub struct StartKey {
     /// Kernel-internal device number of the file system (`s_dev`).
     pub device: u32,
 }
+
+/// In place of a device number in a [`StartKey`]: the automaton of abstract names of unix
+/// sockets. The verb `create` stands for binding one there.
+pub const ABSTRACT_NAMES: u32 = u32::MAX;
 
 /// Key of a file that has several names of which not all are equally free. The value is a
 /// [`PathRow`]: the strictest of what its names say, defaults written out.
@@ -225,6 +236,22 @@ impl Rows<'_> {
     pub const fn bits(&self, verb: Verb) -> u8 {
         let (fixed, deep) = (self.fixed.bits(verb), self.deep.bits(verb));
         if fixed > deep { fixed } else { deep }
+    }
+
+    /// The rule behind the bits of `connect`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn connect_rule(&self) -> u16 {
+        let (fixed, deep) = (
+            self.fixed.bits(Verb::Connect),
+            self.deep.bits(Verb::Connect),
+        );
+        let (first, second) = (self.fixed.connect_rule(), self.deep.connect_rule());
+        if fixed > deep || fixed == deep && first < second {
+            first
+        } else {
+            second
+        }
     }
 
     /// The rule behind [`Rows::bits`]: among equally strict ones the first written.

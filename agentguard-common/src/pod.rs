@@ -1,6 +1,6 @@
 //! The only `aya::Pod` implementations: what may cross the kernel boundary as bytes.
 
-use crate::{event, identity, net, path};
+use crate::{event, identity, net, path, resolver};
 
 macro_rules! pod {
     ($($type:ty),+ $(,)?) => {
@@ -29,4 +29,9 @@ pod!(
     net::NetNode,
     net::PortSet,
     net::PortInterval,
+    resolver::GrantKey,
+    resolver::Grant,
+    resolver::AskerKey,
+    resolver::Asker,
+    resolver::ResolverRecord,
 );

@@ -27,6 +27,8 @@ impl Verb {
     pub const COUNT: usize = 8;
     /// Verbs about paths come first: `0..FILE_COUNT`.
     pub const FILE_COUNT: usize = 6;
+    /// Verbs that paths have rules about: those and `connect`, for unix sockets.
+    pub const PATH_COUNT: usize = 7;
 
     /// All verbs, in order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [

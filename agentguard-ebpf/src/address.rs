@@ -7,12 +7,10 @@ use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
 use crate::maps::{NET_NODES, NET_PORTS, NET_SETS};
 
-/// `AF_UNSPEC`
-pub const UNSPEC: u16 = 0;
-/// `AF_INET`
-pub const INET: u16 = 2;
-/// `AF_INET6`
-pub const INET6: u16 = 10;
+pub use agentguard_common::socket::{
+    AF_INET as INET, AF_INET6 as INET6, AF_NETLINK as NETLINK, AF_UNIX as UNIX,
+    AF_UNSPEC as UNSPEC,
+};
 
 /// Where an operation goes to.
 #[derive(Clone, Copy)]
@@ -38,6 +36,13 @@ impl Destination {
         transport: Transport::Other,
         protocol: 0,
     };
+
+    /// Stands in an event for what has no address: a socket, an option, a message.
+    #[inline(always)]
+    pub fn nowhere(family: u16, protocol: u16) -> Self {
+        let address = Address { words: [0; 4], is_v4: false };
+        Self { address, family, protocol, ..Self::UNKNOWN }
+    }
 }
 
 /// What an address argument holds.

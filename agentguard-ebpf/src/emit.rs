@@ -21,7 +21,7 @@ use aya_ebpf::helpers::generated::{
 
 use crate::address::Destination;
 use crate::enforce::Settled;
-use crate::kernel::{Dentry, Task};
+use crate::kernel::{AbstractName, Dentry, Task};
 use crate::maps::{AUDIT, COUNTERS, DENIALS, LINKED};
 use crate::{atomic, fold, verifier};
 
@@ -234,19 +234,24 @@ unsafe extern "C" fn write_name<const TAIL: usize>(_: u64, write: *mut Write) ->
     0
 }
 
-/// Tells of a decision about an address.
+/// Tells of a decision about an address. `OF_TASK`: the running task's; else a socket's.
+#[inline(always)]
+pub fn net<const OF_TASK: bool>(subject: &Subjected<'_>, settled: Settled, to: &Destination) {
+    // One after the other: each has the stack for itself.
+    if let Some(fold) = fold::address_told_before::<OF_TASK>(subject, settled, to) {
+        net_record::<OF_TASK>(subject, settled, to, fold);
+    }
+}
+
 #[inline(never)]
-pub fn net(subject: &Subjected<'_>, settled: Settled, to: &Destination) {
-    let Some(fold) = fold::told_before(subject, settled, &fold::Object::address(to)) else {
-        return;
-    };
+fn net_record<const OF_TASK: bool>(subject: &Subjected<'_>, settled: Settled, to: &Destination, fold: u64) {
     let Some(record) = reserve::<NetRecord>(subject, settled) else {
         return;
     };
     let record: *mut NetRecord = record.cast();
     // SAFETY: freshly reserved for a NetRecord.
     let header = unsafe { &raw mut (*record).header };
-    fill(header, subject, settled, Kind::Net);
+    fill_for::<OF_TASK>(header, subject, settled, Kind::Net);
     // SAFETY: as above; the tail is exactly a NetTail and starts 8-byte aligned.
     unsafe {
         (*header).fold = fold;
@@ -258,6 +263,27 @@ pub fn net(subject: &Subjected<'_>, settled: Settled, to: &Destination) {
         (*tail).transport = to.transport as u8;
         (*tail).is_v4 = to.address.is_v4 as u8;
         (*tail).protocol = to.protocol;
+    }
+    submit(record.cast());
+}
+
+/// Tells of a decision about an abstract name of a unix socket. Its repeats are told as well.
+#[inline(never)]
+pub fn abstract_name(subject: &Subjected<'_>, settled: Settled, name: AbstractName) {
+    let Some(record) = reserve::<ShortRecord>(subject, settled) else {
+        return;
+    };
+    let record: *mut ShortRecord = record.cast();
+    // SAFETY: freshly reserved for a ShortRecord.
+    let header = unsafe { &raw mut (*record).header };
+    fill(header, subject, settled, Kind::Abstract);
+    // The mask changes nothing: `sun_path` has 108 bytes.
+    let len = verifier::bounded::<127>(u64::from(name.len));
+    // SAFETY: as above; fewer bytes than the tail has.
+    unsafe {
+        let from = name.address as *const core::ffi::c_void;
+        bpf_probe_read_kernel((&raw mut (*record).tail).cast(), len as u32, from);
+        (*header).tail_len = len as u16;
     }
     submit(record.cast());
 }
@@ -316,16 +342,32 @@ fn lost(subject: &Subjected<'_>, denied: bool) {
 /// Fills a header in; every field is set, so no old ring bytes get out.
 #[inline(always)]
 fn fill(header: *mut Header, subject: &Subjected<'_>, settled: Settled, kind: Kind) {
-    let task = Task::current();
-    // SAFETY: helpers without arguments.
-    let (ids, owner) = unsafe { (bpf_get_current_pid_tgid(), bpf_get_current_uid_gid()) };
+    fill_for::<true>(header, subject, settled, kind);
+}
+
+/// The same; of no task where a socket does it, whoever runs.
+#[inline(always)]
+fn fill_for<const OF_TASK: bool>(
+    header: *mut Header,
+    subject: &Subjected<'_>,
+    settled: Settled,
+    kind: Kind,
+) {
+    let (mut ids, mut owner, mut cgroup, mut parent) = (0, 0, 0, 0);
+    if OF_TASK {
+        parent = Task::current().real_parent().tgid();
+        // SAFETY: helpers without arguments.
+        (ids, owner, cgroup) = unsafe {
+            (bpf_get_current_pid_tgid(), bpf_get_current_uid_gid(), bpf_get_current_cgroup_id())
+        };
+    }
     // SAFETY: map memory, shared by atomics only.
     let before = atomic::add(unsafe { &raw mut (*subject.run).events }, 1);
     // SAFETY: the caller reserved at least a header; the command name helper gets its 16 bytes.
     unsafe {
         (*header).boot_ns = now();
         (*header).run_seq = before + 1;
-        (*header).cgroup = bpf_get_current_cgroup_id();
+        (*header).cgroup = cgroup;
         (*header).inode = 0;
         (*header).fold = 0;
         (*header).tag.agent = subject.tag.agent;
@@ -334,7 +376,7 @@ fn fill(header: *mut Header, subject: &Subjected<'_>, settled: Settled, kind: Ki
         (*header).generation = subject.policy.generation;
         (*header).pid = (ids >> 32) as u32;
         (*header).tid = ids as u32;
-        (*header).ppid = task.real_parent().tgid();
+        (*header).ppid = parent;
         (*header).uid = owner as u32;
         (*header).device = 0;
         (*header).code = 0;
@@ -348,8 +390,12 @@ fn fill(header: *mut Header, subject: &Subjected<'_>, settled: Settled, kind: Ki
         (*header).reason = settled.reason();
         (*header).mode = subject.policy.mode;
         (*header).flags = flags(subject, settled);
-        // It clears the buffer itself when it fails.
-        bpf_get_current_comm((&raw mut (*header).comm).cast(), 16);
+        if OF_TASK {
+            // It clears the buffer itself when it fails.
+            bpf_get_current_comm((&raw mut (*header).comm).cast(), 16);
+        } else {
+            (*header).comm = [0; 16];
+        }
     }
 }
 

@@ -5,7 +5,6 @@
 use agentguard_common::counter::Counter;
 use agentguard_common::decision::{self, Subject};
 use agentguard_common::identity::{PolicyRecord, RunRecord, Tag, policy_flag, privilege};
-use agentguard_common::net::{Address, Transport};
 use agentguard_common::path::Rows;
 use agentguard_common::verb::{Verb, Verbs};
 use agentguard_common::verdict::{Decision, Mode, Reason, Verdict};
@@ -14,7 +13,10 @@ use crate::emit::{self, Subjected};
 use crate::kernel::{Dentry, Task};
 use crate::maps::{DECISIONS, HEADS, POLICIES, RUNS};
 use crate::settled::Question;
-use crate::{address, atomic, path, task, verifier};
+use crate::{atomic, path, task, verifier};
+
+#[path = "enforce/net.rs"]
+pub mod net;
 
 /// What a refused operation returns.
 const EPERM: i32 = 1;
@@ -27,6 +29,16 @@ pub fn tagged(prior: i32) -> Option<&'static Tag> {
         return None;
     }
     task::tag_in_place(Task::current())
+}
+
+/// The same, and the running task.
+#[inline(always)]
+pub fn tagged_task(prior: i32) -> Option<(&'static Tag, Task)> {
+    if prior != 0 {
+        return None;
+    }
+    let task = Task::current();
+    Some((task::tag_in_place(task)?, task))
 }
 
 /// The same for programs that may not use task storage: those of the cgroup kind
@@ -246,13 +258,19 @@ pub fn measuring(tag: &Tag) -> i32 {
     conclude(&Subjected { tag, policy, run }, settled, object, false)
 }
 
+/// Refuses what no agent may do to a file.
+#[inline(always)]
+pub fn refused(tag: &Tag, object: Dentry, reason: Reason) -> i32 {
+    refused_as(tag, object, Verb::Write, reason)
+}
+
 /// Refuses what no agent may do.
 #[inline(never)]
-pub fn refused(tag: &Tag, object: Dentry, reason: Reason) -> i32 {
+pub fn refused_as(tag: &Tag, object: Dentry, verb: Verb, reason: Reason) -> i32 {
     let Some((policy, run)) = records(tag) else {
         return unknown();
     };
-    let settled = Settled::new(Decision::deny(reason), Verb::Write);
+    let settled = Settled::new(Decision::deny(reason), verb);
     conclude(&Subjected { tag, policy, run }, settled, object, false)
 }
 
@@ -336,56 +354,6 @@ fn conclude(subject: &Subjected<'_>, settled: Settled, dentry: Dentry, quiet: bo
         emit::path(subject, settled, dentry);
     }
     verdict_to_errno(subject.policy, settled)
-}
-
-/// Decides a connection or a datagram to an IPv4 or IPv6 address.
-#[inline(always)]
-pub fn net(tag: &Tag, verb: Verb, to: &address::Destination) -> i32 {
-    let Some((policy, run)) = records(tag) else {
-        return unknown();
-    };
-    // SAFETY: as in `path`.
-    let subject = Subject { tag, policy, run: unsafe { &*run } };
-    let decision = match decision::standing(&subject, emit::now) {
-        Some(decision) => decision,
-        None => match lookup(policy, &to.address, to.transport, to.port) {
-            Some(matched) => decision::decide_net(&subject, verb, matched),
-            None => {
-                emit::count(Counter::AddressUnreadable);
-                Decision::deny(Reason::ReadFailed)
-            }
-        },
-    };
-    let subjected = Subjected { tag, policy, run };
-    let settled = Settled::new(decision, verb);
-    settle(&subjected, settled);
-    emit::net(&subjected, settled, to);
-    verdict_to_errno(policy, settled)
-}
-
-/// Denies a network operation whose address could not be read.
-#[inline(always)]
-pub fn net_unreadable(tag: &Tag) -> i32 {
-    emit::count(Counter::AddressUnreadable);
-    let Some((policy, run)) = records(tag) else {
-        return unknown();
-    };
-    let subjected = Subjected { tag, policy, run };
-    let settled = Settled::new(Decision::deny(Reason::ReadFailed), Verb::Connect);
-    settle(&subjected, settled);
-    emit::net(&subjected, settled, &address::Destination::UNKNOWN);
-    verdict_to_errno(policy, settled)
-}
-
-#[inline(always)]
-fn lookup(
-    policy: &PolicyRecord,
-    address: &Address,
-    transport: Transport,
-    port: u16,
-) -> Option<agentguard_common::net::NetMatch> {
-    let root = if address.is_v4 { policy.connect.v4 } else { policy.connect.v6 };
-    address::lookup(root, address, transport, port)
 }
 
 /// The verb that stands for a set of verbs when no rule is asked.

@@ -58,7 +58,21 @@ impl Object {
 /// which its repeats will be counted; 0: there is no room to count them.
 #[inline(never)]
 pub fn told_before(subject: &Subjected<'_>, settled: Settled, object: &Object) -> Option<u64> {
-    match count(subject, settled, object) {
+    match count::<true>(subject, settled, object) {
+        REPEAT => None,
+        what => Some(what),
+    }
+}
+
+/// The same for an address. `OF_TASK`: the running task does it; else a socket does, whoever
+/// runs, and programs of that kind may not ask who that is.
+#[inline(never)]
+pub fn address_told_before<const OF_TASK: bool>(
+    subject: &Subjected<'_>,
+    settled: Settled,
+    to: &Destination,
+) -> Option<u64> {
+    match count::<OF_TASK>(subject, settled, &Object::address(to)) {
         REPEAT => None,
         what => Some(what),
     }
@@ -68,9 +82,13 @@ pub fn told_before(subject: &Subjected<'_>, settled: Settled, object: &Object) -
 const REPEAT: u64 = u64::MAX;
 
 #[inline(always)]
-fn count(subject: &Subjected<'_>, settled: Settled, object: &Object) -> u64 {
+fn count<const OF_TASK: bool>(
+    subject: &Subjected<'_>,
+    settled: Settled,
+    object: &Object,
+) -> u64 {
     // SAFETY: helper without arguments.
-    let pid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
+    let pid = if OF_TASK { (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32 } else { 0 };
     let mut what = hash::with(object.what, settled.word() | u64::from(pid) << 32);
     what = hash::with(what, u64::from(subject.policy.generation)) >> 1 | 1;
     let key = FoldKey { run_serial: subject.tag.run_serial, what };
@@ -83,7 +101,7 @@ fn count(subject: &Subjected<'_>, settled: Settled, object: &Object) -> u64 {
         return REPEAT;
     }
     // SAFETY: helper without arguments.
-    let owner = unsafe { bpf_get_current_uid_gid() };
+    let owner = if OF_TASK { unsafe { bpf_get_current_uid_gid() } } else { 0 };
     let first = Fold {
         count: 0,
         first_ns: emit::now(),

@@ -90,17 +90,23 @@ pub fn tells_apart(name: Dentry) -> bool {
     !matches!(name.super_block().magic(), OVERLAYFS | FUSE)
 }
 
-/// A hash of a name, of the inode that it has, and of two words of what is asked.
+/// A hash of a name, of the inode that it has, and of what is asked.
 #[inline(always)]
-pub fn key(name: Dentry, inode: Inode, first: u64, second: u64) -> u64 {
+pub fn key(name: Dentry, inode: Inode, asked: u64) -> u64 {
     let device = u64::from(name.super_block().device());
     let mut sum = hash::with(KEPT_SEED.load(), verifier::number(name.0 as u64));
     sum = hash::with(sum, verifier::number(name.parent().0 as u64));
     sum = hash::with(sum, name.name_hash());
     sum = hash::with(sum, inode.number());
     sum = hash::with(sum, device << 32 | u64::from(inode.generation()));
-    sum = hash::with(sum, first);
-    hash::with(sum, second)
+    hash::with(sum, asked)
+}
+
+/// A keyed hash of four words, which is never 0.
+#[inline(always)]
+pub fn of_words(a: u64, b: u64, c: u64, d: u64) -> u64 {
+    let sum = hash::with(hash::with(KEPT_SEED.load(), a), b);
+    hash::with(hash::with(sum, c), d) | 1
 }
 
 #[inline(always)]

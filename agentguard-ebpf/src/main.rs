@@ -33,14 +33,26 @@
 //! | `lsm/mmap_file`, `file_mprotect` | the same | decide `read`, `write`, `exec` of mappings; refuse others' io_uring rings |
 //! | `lsm/file_ioctl`, `file_ioctl_compat` | the same | decide `attributes` |
 //! | `lsm/sb_mount`, `move_mount`, `sb_umount`, `sb_pivotroot` | the same | privilege `mount`, `write` |
-//! | `lsm/capable` | `capable` | privileges `mount`, `ptrace-outside` where no other hook sees what they are for |
+//! | `lsm/capable` | `capable` | privileges `mount`, `ptrace-outside`, `raw-sockets` where no other hook sees what they are for |
 //! | `lsm/sb_kern_mount`, `fs_context_parse_param` | `sb_kern_mount`, `fs_parameter` | refuse stacked file systems |
 //! | `lsm/ptrace_access_check` | `ptrace_access_check` | privilege `ptrace-outside` |
 //! | `lsm/uring_override_creds` | `uring_override_creds` | refuse other credentials in io_uring |
+//! | `lsm/socket_create` | `socket_create` | privilege `raw-sockets` for what no rule can name |
+//! | `lsm/socket_post_create` | `socket_post_create` | the record of the run's socket |
+//! | `lsm/socket_setsockopt` | `socket_setsockopt` | privilege `raw-sockets` for options that lead elsewhere |
+//! | `lsm/socket_bind`, `socket_listen`, `socket_accept` | the same | decide `listen` |
+//! | `lsm/sock_graft` | `sock_graft` | the record of an accepted connection |
 //! | `lsm/socket_connect` | `socket_connect` | decide `connect` |
-//! | `lsm/socket_sendmsg` | `socket_sendmsg` | decide `connect` for a named destination |
-//! | `cgroup/connect4`, `connect6` | `cgroup_connect4`, `6` | the same where LSM programs are refused |
-//! | `cgroup/sendmsg4`, `sendmsg6` | `cgroup_sendmsg4`, `6` | the same |
+//! | `lsm/socket_sendmsg` | `socket_sendmsg` | decide `connect`, for a named destination or the socket's peer |
+//! | `lsm/socket_recvmsg` | `socket_recvmsg` | the run's standing |
+//! | `lsm/unix_stream_connect`, `unix_may_send` | the same | decide `connect` to unix sockets |
+//! | `lsm/netlink_send` | `netlink_send` | privilege `raw-sockets` for what changes something |
+//! | `cgroup_skb/egress` | `cgroup_egress` | the second line: packets of agents' sockets |
+//! | `cgroup/sock_create` | `cgroup_sock_create` | as `socket_create` and `socket_post_create` where LSM programs are refused |
+//! | `cgroup/bind4`, `bind6` | `cgroup_bind4`, `6` | as `socket_bind` there |
+//! | `cgroup/connect4`, `connect6` | `cgroup_connect4`, `6` | questions to the daemon's resolver; as `socket_connect` there |
+//! | `cgroup/sendmsg4`, `sendmsg6` | `cgroup_sendmsg4`, `6` | the same; as `socket_sendmsg` there |
+//! | `cgroup/recvmsg4`, `recvmsg6`, `getpeername4`, `getpeername6` | `cgroup_recvmsg4`, ... | show the server that was asked |
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch, core_intrinsics)]
@@ -58,7 +70,9 @@ mod kernel;
 mod maps;
 mod path;
 mod place;
+mod resolver;
 mod settled;
+mod socket;
 mod task;
 mod verifier;
 

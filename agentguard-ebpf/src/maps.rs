@@ -1,6 +1,7 @@
 //! Every map. The sizes are the limits of `agentguard_common::limits`, which say
 //! what happens when one is full.
 
+use core::ffi::c_void;
 use core::ptr;
 
 use agentguard_common::counter::Counter;
@@ -11,13 +12,16 @@ use agentguard_common::net::{NetNode, PortInterval, PortSet};
 use agentguard_common::path::{
     GlobState, LinkKey, PathRow, PathState, Position, StartKey, TransitionKey,
 };
+use agentguard_common::resolver::{Asker, AskerKey, Grant, GrantKey, ResolverRecord};
+use agentguard_common::socket::SocketRecord;
 use agentguard_common::verb::Verb;
 use agentguard_common::verdict::Verdict;
 use aya_ebpf::bindings::{
-    BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE, task_struct,
+    BPF_F_CLONE, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE,
+    BPF_SK_STORAGE_GET_F_CREATE, task_struct,
 };
-use aya_ebpf::btf_maps::{Array, HashMap, RingBuf};
-use aya_ebpf::helpers::generated::bpf_task_storage_get;
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, RingBuf};
+use aya_ebpf::helpers::generated::{bpf_sk_storage_get, bpf_task_storage_get};
 use aya_ebpf::macros::btf_map;
 
 use crate::kept::Kept;
@@ -65,6 +69,49 @@ impl<T> TaskStorage<T> {
     }
 }
 
+/// Socket storage whose values go with the sockets that are accepted from one
+/// (`BPF_F_CLONE`), which aya-ebpf's does not say.
+#[repr(C)]
+pub struct SocketStorage<T> {
+    r#type: *const [i32; aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as usize],
+    key: *const i32,
+    value: *const T,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
+}
+
+// SAFETY: a definition that the loader replaces; never dereferenced in Rust.
+unsafe impl<T> Sync for SocketStorage<T> {}
+
+impl<T> SocketStorage<T> {
+    const fn new() -> Self {
+        Self {
+            r#type: ptr::null(),
+            key: ptr::null(),
+            value: ptr::null(),
+            max_entries: ptr::null(),
+            map_flags: ptr::null(),
+        }
+    }
+
+    /// The socket's value, or null. `socket` is what the program's type calls one.
+    #[inline(always)]
+    pub fn get(&self, socket: *mut c_void) -> *mut T {
+        let map = ptr::from_ref(self).cast_mut().cast();
+        // SAFETY: helper call on a map and a socket that the verifier checks.
+        unsafe { bpf_sk_storage_get(map, socket, ptr::null_mut(), 0) }.cast()
+    }
+
+    /// The socket's value, made (zeroed) if there is none; null if that fails.
+    #[inline(always)]
+    pub fn get_or_create(&self, socket: *mut c_void) -> *mut T {
+        let map = ptr::from_ref(self).cast_mut().cast();
+        let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+        // SAFETY: as above.
+        unsafe { bpf_sk_storage_get(map, socket, ptr::null_mut(), flags) }.cast()
+    }
+}
+
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 
@@ -82,6 +129,19 @@ pub static MEASURING: TaskStorage<u64> = TaskStorage::new();
 #[btf_map]
 pub static TASKS_BY_ADDRESS: HashMap<u64, Tag, { limits::TASKS as usize }, NO_PREALLOC> =
     HashMap::new();
+/// Sockets that agents made.
+#[btf_map]
+pub static SOCKETS: SocketStorage<SocketRecord> = SocketStorage::new();
+/// Addresses that runs were given for names.
+#[btf_map]
+pub static GRANTS: HashMap<GrantKey, Grant, { limits::GRANTS as usize }, NO_PREALLOC> =
+    HashMap::new();
+/// Who asks the daemon's resolver.
+#[btf_map]
+pub static ASKERS: LruHashMap<AskerKey, Asker, { limits::ASKERS as usize }> = LruHashMap::new();
+/// Where that listens, and the host's servers.
+#[btf_map]
+pub static RESOLVER: Array<ResolverRecord, 1, MMAPABLE> = Array::new();
 /// Number of tags alive; zero lets every hook return at once.
 #[btf_map]
 pub static LIVE: Array<i64, 1> = Array::new();

@@ -5,13 +5,13 @@ use agentguard_common::decision;
 use agentguard_common::identity::PolicyRecord;
 use agentguard_common::limits::{NAME_BYTES, PATH_DEPTH};
 use agentguard_common::path::{
-    self, DEAD, LinkKey, Name, PathRow, PathState, PathTables, Position, StartKey, TransitionKey,
+    self, ABSTRACT_NAMES, DEAD, LinkKey, Name, PathRow, PathState, PathTables, Position, Rows, StartKey, TransitionKey,
     state_flag,
 };
 use agentguard_common::verdict::Reason;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
-use crate::kernel::{Dentry, Inode, S_IFCHR};
+use crate::kernel::{AbstractName, Dentry, Inode, S_IFCHR};
 use crate::kept;
 use crate::place::{self, Reached};
 use crate::verifier;
@@ -46,6 +46,23 @@ pub fn rows(policy: &PolicyRecord, dentry: Dentry) -> Result<Found, Reason> {
 #[inline(always)]
 pub fn is_builtin(dentry: Dentry) -> bool {
     dentry.super_block().flags() & SB_KERNMOUNT != 0 || is_harmless_device(dentry.inode())
+}
+
+/// The rows of an abstract name of a unix socket: one step of an automaton of its own.
+#[inline(always)]
+pub fn abstract_rows(policy: &PolicyRecord, name: AbstractName) -> Result<Rows<'static>, Reason> {
+    let key = StartKey { starts: policy.starts, device: ABSTRACT_NAMES };
+    // SAFETY: copied at once.
+    let start = unsafe { PATH_STARTS.get(key) }.map_or(DEAD, |start| start.fixed);
+    let end = take_name(u64::from(start), name.address, name.len);
+    if end > u64::from(u32::MAX) {
+        return Err(Reason::ReadFailed);
+    }
+    match (row_of(end as u32), row_of(DEAD)) {
+        // SAFETY: checked for null; rows of a policy in force are not rewritten.
+        (Some(fixed), Some(deep)) => Ok(unsafe { Rows { fixed: &*fixed, deep: &*deep } }),
+        _ => Err(Reason::ReadFailed),
+    }
 }
 
 /// What the other names of a file say about it, where not all are equally free.
@@ -267,10 +284,19 @@ fn take_all(state: u32, count: u32, names: &[Dentry; LEVELS as usize]) -> u64 {
 /// One step, if there is such a level, a rule can still match, and no step failed.
 #[inline(always)]
 fn take(state: u64, there: bool, at: Dentry) -> u64 {
+    // The name is read only where a rule can still match.
     if !there || state == u64::from(DEAD) || state > u64::from(u32::MAX) {
         return state;
     }
     agentguard_path_step(state as u32, at.name(), at.name_len())
+}
+
+#[inline(always)]
+fn take_name(state: u64, address: u64, len: u32) -> u64 {
+    if state == u64::from(DEAD) || state > u64::from(u32::MAX) {
+        return state;
+    }
+    agentguard_path_step(state as u32, address, len)
 }
 
 /// Number of names between a dentry and the root of its file system. A dentry

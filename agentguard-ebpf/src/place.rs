@@ -94,7 +94,9 @@ fn key(policy: &PolicyRecord, name: Dentry) -> Option<u64> {
     if inode.is_none() {
         return None;
     }
-    Some(kept::key(name, inode, u64::from(policy.generation), u64::from(policy.starts)))
+    // Of start positions there are two for each agent.
+    let asked = u64::from(policy.starts) << 32 | u64::from(policy.generation);
+    Some(kept::key(name, inode, asked))
 }
 
 /// The slot of a key.

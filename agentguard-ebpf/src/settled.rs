@@ -26,10 +26,12 @@ impl Question {
     #[inline(always)]
     pub fn new(subject: &Subject<'_>, name: Dentry, inode: Inode, wanted: Verbs) -> Self {
         let renames = kept::renames();
-        let agent = u64::from(subject.tag.agent) << 32 | u64::from(subject.policy.generation);
-        // Beside directories' keys, which have no bits up there.
-        let asked = u64::from(wanted.0) << 32 | ABOUT_VERBS;
-        Self { key: kept::key(name, inode, agent, asked), renames }
+        // Beside directories' keys, which do not have the highest bit.
+        let asked = ABOUT_VERBS
+            | u64::from(wanted.0) << 48
+            | u64::from(subject.tag.agent) << 32
+            | u64::from(subject.policy.generation);
+        Self { key: kept::key(name, inode, asked), renames }
     }
 
     /// The answer that was given before, if that still holds.
@@ -51,6 +53,7 @@ impl Question {
 }
 
 const ABOUT_VERBS: u64 = 1 << 63;
+const _: () = assert!(limits::AGENTS <= 1 << 16);
 
 /// Looks an answer up. A global function of plain numbers: verified once.
 #[unsafe(no_mangle)]

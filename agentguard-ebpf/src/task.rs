@@ -8,7 +8,7 @@ use crate::emit;
 use crate::kernel::{STORAGE_CAN_MISS, Task};
 use crate::maps::{LIVE, MEASURING, RUNS, TASKS, TASKS_BY_ADDRESS};
 
-/// Whether any task on the host has a tag: the first thing every hook asks.
+/// Whether any task on the host has a tag.
 #[inline(always)]
 pub fn any_tagged() -> bool {
     LIVE.get(0).is_some_and(|live| *live != 0)

@@ -212,6 +212,8 @@ pub struct Status {
     pub runs: usize,
     /// Live tagged tasks.
     pub tagged_tasks: u64,
+    /// The resolver of names.
+    pub resolver: Resolver,
     /// The ledger.
     pub ledger: HealthReport,
     /// Clients that follow events.
@@ -261,6 +263,27 @@ pub struct Doctor {
     pub errors: BTreeMap<String, u64>,
     /// Files with several names; null where no daemon was asked, or none looks for them.
     pub links: Option<links::Report>,
+    /// The resolver of names; null where no daemon was asked.
+    pub resolver: Option<Resolver>,
+}
+
+/// The resolver, which answers runs whose agents have rules about names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolver {
+    /// Where it listens; empty: it does not, and questions are refused.
+    pub listening: Vec<String>,
+    /// The host's servers, which it asks.
+    pub servers: Vec<String>,
+    /// The agents in force that have rules about names.
+    pub agents: Vec<String>,
+}
+
+impl Resolver {
+    /// Whether agents have rules about names that nobody answers for.
+    #[must_use]
+    pub fn is_missed(&self) -> bool {
+        self.listening.is_empty() && !self.agents.is_empty()
+    }
 }
 
 /// A protection.

@@ -33,6 +33,8 @@ pub struct Config {
     pub socket_group: String,
     /// The metrics endpoint; none: not served.
     pub metrics: Option<Metrics>,
+    /// The resolver of names.
+    pub resolver: Resolver,
     /// When ledger records are forced to the disk.
     pub fsync: Fsync,
     /// Protections that may be missing although a manifest enforces.
@@ -56,6 +58,28 @@ pub struct Metrics {
     pub tls: Option<tls::Files>,
 }
 
+/// The resolver, which answers runs whose agents have rules about names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolver {
+    /// Whether there is one. Without it, names cannot be asked for.
+    pub enabled: bool,
+    /// Its port at 127.0.0.1 and `::1`; none: one that is free, and the same again for the
+    /// next daemon.
+    pub port: Option<u16>,
+    /// The file that names the host's servers.
+    pub resolv_conf: PathBuf,
+}
+
+impl Default for Resolver {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            port: None,
+            resolv_conf: "/etc/resolv.conf".into(),
+        }
+    }
+}
+
 /// Logging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Log {
@@ -77,6 +101,7 @@ impl Default for Config {
                 listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9_470)),
                 tls: None,
             }),
+            resolver: Resolver::default(),
             fsync: Fsync::Interval(Duration::from_secs(1)),
             accept_degraded: BTreeSet::new(),
             log: Log::default(),
@@ -135,6 +160,12 @@ impl Config {
     #[must_use]
     pub fn names_file(&self) -> PathBuf {
         self.state_dir.join("policy-names.json")
+    }
+
+    /// The file that holds the resolver's ports, for the next daemon.
+    #[must_use]
+    pub fn resolver_file(&self) -> PathBuf {
+        self.state_dir.join("resolver.ports")
     }
 
     /// The options of the kernel side.

@@ -4,15 +4,18 @@
 //! in and nothing else. Everything it knows is told to it, in order, by the
 //! engine: policies before records that they decided, runs before their records.
 
+mod addresses;
 mod names;
 mod processes;
 
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use agentguard_common::identity::Tag;
 use uuid::Uuid;
 
+use self::addresses::Addresses;
 pub use self::names::{AgentNames, PolicyNames, RuleName};
 use self::processes::Processes;
 use crate::clock::Clock;
@@ -43,6 +46,7 @@ pub struct Correlator {
     mounts: Arc<MountTable>,
     runs: HashMap<u64, KnownRun>,
     processes: Processes,
+    addresses: Addresses,
 }
 
 impl Correlator {
@@ -67,10 +71,19 @@ impl Correlator {
         self.processes.started(serial, pid, exe.into());
     }
 
+    /// A known run was given these addresses for a name.
+    pub fn learn_name(&mut self, serial: u64, name: &Arc<str>, addresses: &[IpAddr]) {
+        // Of a run that has ended, nobody would forget them again.
+        if self.runs.contains_key(&serial) {
+            self.addresses.given(serial, name, addresses);
+        }
+    }
+
     /// A run has ended and its last record has been seen.
     pub fn forget_run(&mut self, serial: u64) {
         self.runs.remove(&serial);
         self.processes.run_ended(serial);
+        self.addresses.run_ended(serial);
     }
 
     /// The id of a known run.
@@ -169,7 +182,13 @@ impl Correlator {
             verb,
             object: match object {
                 decode::Object::File(file) => event::Object::File(names::file(&self.mounts, file)),
-                decode::Object::Address(address) => event::Object::Address(names::address(address)),
+                decode::Object::Address(address) => {
+                    let serial = record.tag.run_serial;
+                    let name = address
+                        .address
+                        .and_then(|address| self.addresses.name(serial, address));
+                    event::Object::Address(names::address(address, name))
+                }
             },
             verdict: decision.verdict,
             blocked: decision.blocked,

@@ -1,6 +1,7 @@
 //! The daemon: its parts, put together and taken apart in order.
 
 mod mounts;
+mod resolver;
 mod start;
 mod watchdog;
 
@@ -13,7 +14,7 @@ use tokio::task::JoinSet;
 use crate::agents::RegistryError;
 use crate::config::Config;
 use crate::control;
-use crate::engine::{Engine, Handle, LoadError, Loader, Trigger};
+use crate::engine::{Engine, Handle, Listening, LoadError, Loader, Trigger};
 use crate::event::{Daemon as DaemonFacts, Detail, Kind};
 use crate::exporter::tls::TlsError;
 use crate::files::{FileError, Lock, LockError};
@@ -55,6 +56,16 @@ pub enum DaemonError {
         "metrics: cannot listen on {address}: {source}; another daemon may use it, and `metrics.listen` names another"
     )]
     Metrics {
+        /// Its address.
+        address: std::net::SocketAddr,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The resolver's port cannot be bound.
+    #[error(
+        "resolver: cannot listen on {address}: {source}; another program may use it, and `resolver.port` names another"
+    )]
+    Resolver {
         /// Its address.
         address: std::net::SocketAddr,
         /// The kernel's answer.
@@ -117,6 +128,8 @@ pub(crate) struct Daemon {
     notifier: Arc<Notifier>,
     tls: Option<Arc<crate::exporter::tls::Tls>>,
     pub(crate) api: control::Serving,
+    /// The resolver of names.
+    resolver: JoinSet<()>,
     /// Whatever else works until the end.
     tasks: JoinSet<()>,
 }
@@ -171,6 +184,7 @@ impl Daemon {
         self.notifier.stopping();
         tracing::info!("stopping");
         self.api.accept_no_more();
+        drop(self.resolver);
         drop(self.tasks);
         self.base.stop().await;
         self.api.finished().await;
@@ -183,6 +197,7 @@ impl Daemon {
 impl Base {
     async fn stop(self) {
         let stop = |engine: &mut Engine| {
+            engine.set_resolver(Listening::default());
             engine.emit(Kind::DaemonStopped, Detail::Daemon(facts(engine.port())));
             engine.stop();
         };

@@ -156,6 +156,7 @@ pub fn decode(raw: &RawRecord) -> Result<Record, DecodeError> {
     let body = match kind {
         Kind::Path => decision(header, Object::File(file(raw)))?,
         Kind::Net => decision(header, Object::Address(address(&raw.tail)?))?,
+        Kind::Abstract => decision(header, Object::File(abstract_name(raw)))?,
         Kind::Exec => Body::Exec(file(raw)),
         Kind::Exit => Body::Exit(header.code),
         Kind::RunEnded => Body::RunEnded,
@@ -274,6 +275,17 @@ fn file(raw: &RawRecord) -> FileObject {
         inode: raw.header.inode,
         cut: raw.header.flags & flag::PATH_CUT != 0,
         anonymous: raw.header.flags & flag::ANONYMOUS != 0,
+    }
+}
+
+/// A unix socket without a file, as `ss` and `unix(7)` show its name.
+fn abstract_name(raw: &RawRecord) -> FileObject {
+    FileObject {
+        path: [b"@", raw.tail.as_slice()].concat(),
+        device: 0,
+        inode: 0,
+        cut: false,
+        anonymous: true,
     }
 }
 

@@ -7,6 +7,7 @@
 //! is not empty the records stay in the rings, where the kernel counts losses.
 
 pub mod launch;
+mod names;
 mod policy;
 mod report;
 mod rings;
@@ -22,6 +23,9 @@ use agentguard_common::event::Kind as RecordKind;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::launch::{Launch, LaunchError, Started};
+use self::names::Names;
+pub(crate) use self::names::address_of;
+pub use self::names::{Listening, View, ip_of};
 pub use self::policy::{InForce, LoadError, Loaded, Loader, Refusal, Sources, Trigger, load_names};
 pub use self::report::{AgentReport, StatusReport};
 use self::rings::Rings;
@@ -55,6 +59,7 @@ pub struct Engine {
     outbox: VecDeque<Message>,
     ending: Ending,
     links: Links,
+    names: Names,
     /// Links that the kernel could not tell of, when it was last asked.
     untold_links: u64,
     /// The kernel's counts of repeats are due.
@@ -175,14 +180,17 @@ impl Engine {
             outbox: VecDeque::new(),
             ending: Ending::default(),
             links: Links::off(),
+            names: Names::default(),
             untold_links: 0,
             collect_repeats: false,
             stopping: false,
         };
+        let names: Vec<Arc<PolicyNames>> = names.into_iter().map(Arc::new).collect();
         // The newest is learned last: it is the one in force.
-        for names in names.into_iter().rev() {
-            engine.tell(Message::Policy(Arc::new(names)));
+        for names in names.iter().rev() {
+            engine.tell(Message::Policy(Arc::clone(names)));
         }
+        engine.inherit_grants(names);
         engine.announce_live_runs();
         engine.sweep();
         let handle = Handle { requests: sender };
@@ -322,6 +330,7 @@ impl Prepared {
                 Some(settled) = pipeline.settled.recv() => engine.run_settled(settled),
                 _ = sweep.tick() => {
                     engine.sweep();
+                    engine.tell_refused();
                     engine.notice_untold_links();
                     engine.collect_repeats = true;
                     more = true;
@@ -335,6 +344,7 @@ impl Prepared {
     /// Hands over what the rings hold and what waits. What comes later stays in
     /// the rings, which are pinned, for the next daemon.
     async fn finish(mut self, messages: &mpsc::Sender<Message>) {
+        self.engine.tell_refused();
         self.engine.collect_repeats = true;
         while self.engine.drain() {
             self.flush(messages).await;

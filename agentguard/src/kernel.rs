@@ -7,6 +7,7 @@
 mod banks;
 pub mod bpf;
 pub mod btf;
+mod cgroup;
 pub mod fields;
 pub mod load;
 pub mod probe;
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 use agentguard_common::event::{Fold, FoldKey, Header};
 use agentguard_common::identity::Tag;
 use agentguard_common::path::PathRow;
+use agentguard_common::resolver::{Asker, AskerKey, Grant, GrantKey, ResolverRecord};
 use agentguard_common::verb::Verb;
 use agentguard_common::verdict::{Mode, Verdict};
 use serde::Serialize;
@@ -199,6 +201,12 @@ pub enum KernelError {
     },
 }
 
+/// Reads who asks the resolver, from any task: the kernel's table, and nothing else.
+pub trait Askers: Send + Sync {
+    /// Who sends from this port, as far as the kernel remembers.
+    fn get(&self, key: &AskerKey) -> Option<Asker>;
+}
+
 /// The kernel side. All calls are quick (well under a millisecond but for
 /// `put_policy`), so the daemon makes them from its control task.
 pub trait Port: Send {
@@ -261,6 +269,33 @@ pub trait Port: Send {
         links: &[LinkRow],
         replace: Option<&HashSet<u32>>,
     ) -> Result<usize, KernelError>;
+    /// The policy generation in force, also one that an earlier daemon put there; zero: none.
+    fn generation(&self) -> u32;
+    /// Sets what runs were given for names.
+    ///
+    /// # Errors
+    /// The kernel's answer; some may have been set.
+    fn put_grants(&mut self, grants: &[(GrantKey, Grant)]) -> Result<(), KernelError>;
+    /// Takes back what runs were given for names; it is no error if it is not there.
+    ///
+    /// # Errors
+    /// The kernel's answer; some may have been removed.
+    fn remove_grants(&mut self, keys: &[GrantKey]) -> Result<(), KernelError>;
+    /// What runs were given for names, also by an earlier daemon.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    fn grants(&self) -> Result<Vec<(GrantKey, Grant)>, KernelError>;
+    /// Who asks the resolver.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    fn askers(&self) -> Result<std::sync::Arc<dyn Askers>, KernelError>;
+    /// Says where the resolver listens, and whom the host asks.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    fn set_resolver(&mut self, record: &ResolverRecord) -> Result<(), KernelError>;
     /// Decision counts since the maps were made; they survive the daemon.
     fn decisions(&self) -> Vec<DecisionCount>;
     /// Error and drop counters, in order of [`Counter`](agentguard_common::counter::Counter).

@@ -24,6 +24,7 @@ pub mod links;
 pub mod log;
 mod memory;
 pub mod mounts;
+pub mod names;
 pub mod notify;
 pub mod pipeline;
 pub mod policy;

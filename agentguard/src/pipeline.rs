@@ -5,6 +5,7 @@
 //! falls behind, the queue fills, the engine leaves records in the kernel's
 //! rings, and what does not fit there the kernel counts, run by run.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -39,6 +40,15 @@ pub enum Message {
         run: KnownRun,
         /// Process and program, if known.
         process: Option<(u32, String)>,
+    },
+    /// A run was given addresses for a name.
+    Named {
+        /// Serial number of the run.
+        serial: u64,
+        /// The name.
+        name: Arc<str>,
+        /// All addresses of the answer, also those that no name may stand for.
+        addresses: Vec<IpAddr>,
     },
     /// Records from the rings.
     Records(Vec<RawRecord>),
@@ -119,6 +129,11 @@ impl Pipeline {
                     self.correlator.learn_process(serial, pid, &exe);
                 }
             }
+            Message::Named {
+                serial,
+                name,
+                addresses,
+            } => self.correlator.learn_name(serial, &name, &addresses),
             Message::Records(records) => self.records(&records),
             Message::Repeats(counts) => {
                 let events = self

@@ -116,6 +116,8 @@ impl Sinks {
                 _ => None,
             },
             stands_for: match &event.detail {
+                // Those without a process are the resolver's: the kernel counted none of them.
+                Detail::Decision(_) if event.process.is_none() => 0,
                 Detail::Decision(decision) => decision.count,
                 _ => u64::from(event.run_seq.is_some()),
             },

@@ -1,7 +1,7 @@
 //! What the unit tests share: records, manifests, runs, and a kernel that is
 //! not one.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,6 +11,7 @@ use agentguard_common::counter::Counter;
 use agentguard_common::event::{Fold, FoldKey, Header, Kind};
 use agentguard_common::identity::{Tag, run_state};
 use agentguard_common::limits::RUNS;
+use agentguard_common::resolver::{Asker, AskerKey, Grant, GrantKey, ResolverRecord};
 use agentguard_common::verb::Verb;
 use agentguard_common::verdict::{Mode, Reason, Verdict};
 use nix::sys::eventfd::EventFd;
@@ -19,7 +20,7 @@ use uuid::Uuid;
 use crate::clock::Timestamp;
 use crate::event::Identity;
 use crate::kernel::{
-    DecisionCount, Fill, Hook, KernelError, KernelRun, LinkRow, NewRun, Port, Protection,
+    Askers, DecisionCount, Fill, Hook, KernelError, KernelRun, LinkRow, NewRun, Port, Protection,
     ProtectionStatus, RawRecord,
 };
 use crate::policy::compile::Compiled;
@@ -192,6 +193,12 @@ pub struct Fake {
     pub links: Vec<LinkRow>,
     pub refuse_policy: Option<String>,
     pub refuse_enrol: Option<String>,
+    pub grants: HashMap<GrantKey, Grant>,
+    pub refuse_grants: Option<String>,
+    /// The grants as they were when each policy came into force.
+    pub grants_at: Vec<HashMap<GrantKey, Grant>>,
+    pub askers: HashMap<AskerKey, Asker>,
+    pub resolver: ResolverRecord,
     next_serial: u64,
 }
 
@@ -217,6 +224,11 @@ impl FakePort {
             links: Vec::new(),
             refuse_policy: None,
             refuse_enrol: None,
+            grants: HashMap::new(),
+            refuse_grants: None,
+            grants_at: Vec::new(),
+            askers: HashMap::new(),
+            resolver: ResolverRecord::default(),
             next_serial: 77,
         };
         Self {
@@ -318,6 +330,8 @@ impl Port for FakePort {
             });
         }
         state.generations.push(policy.generation);
+        let grants = state.grants.clone();
+        state.grants_at.push(grants);
         Ok(())
     }
 
@@ -410,6 +424,49 @@ impl Port for FakePort {
         Ok(0)
     }
 
+    fn generation(&self) -> u32 {
+        self.state().generations.last().copied().unwrap_or(0)
+    }
+
+    fn put_grants(&mut self, grants: &[(GrantKey, Grant)]) -> Result<(), KernelError> {
+        let mut state = self.state();
+        if let Some(cause) = &state.refuse_grants {
+            return Err(KernelError::Failed {
+                what: "write grants".to_owned(),
+                cause: cause.clone(),
+                next: "try again".to_owned(),
+            });
+        }
+        state.grants.extend(grants.iter().copied());
+        Ok(())
+    }
+
+    fn remove_grants(&mut self, keys: &[GrantKey]) -> Result<(), KernelError> {
+        let mut state = self.state();
+        for key in keys {
+            state.grants.remove(key);
+        }
+        Ok(())
+    }
+
+    fn grants(&self) -> Result<Vec<(GrantKey, Grant)>, KernelError> {
+        let state = self.state();
+        Ok(state
+            .grants
+            .iter()
+            .map(|(key, grant)| (*key, *grant))
+            .collect())
+    }
+
+    fn askers(&self) -> Result<Arc<dyn Askers>, KernelError> {
+        Ok(Arc::new(self.clone()))
+    }
+
+    fn set_resolver(&mut self, record: &ResolverRecord) -> Result<(), KernelError> {
+        self.state().resolver = *record;
+        Ok(())
+    }
+
     fn decisions(&self) -> Vec<DecisionCount> {
         self.state().decisions.clone()
     }
@@ -438,5 +495,11 @@ impl Port for FakePort {
         let mut state = self.state();
         let count = state.ring.len().min(at_most);
         into.extend(state.ring.drain(..count));
+    }
+}
+
+impl Askers for FakePort {
+    fn get(&self, key: &AskerKey) -> Option<Asker> {
+        self.state().askers.get(key).copied()
     }
 }

@@ -241,7 +241,7 @@ fn the_same_fields_of_policies_and_failures() {
 }
 
 #[test]
-fn the_same_fields_of_the_daemon_and_the_host() {
+fn the_same_fields_of_the_daemon() {
     let degraded = api::Degraded {
         protection: "files".to_owned(),
         status: "absent".to_owned(),
@@ -275,12 +275,17 @@ fn the_same_fields_of_the_daemon_and_the_host() {
         policy,
         runs: 0,
         tagged_tasks: 0,
+        resolver: api::Resolver::default(),
         ledger,
         subscribers: 0,
         metrics: None,
         directories: BTreeMap::new(),
     };
     compare("Status", &status, &[]);
+}
+
+#[test]
+fn the_same_fields_of_the_host() {
     let protection = api::Protection {
         name: "files".to_owned(),
         status: "absent".to_owned(),
@@ -307,7 +312,9 @@ fn the_same_fields_of_the_daemon_and_the_host() {
         tables: vec![table],
         errors: BTreeMap::new(),
         links: Some(agentguard::links::Report::default()),
+        resolver: Some(api::Resolver::default()),
     };
+    compare("Resolver", &api::Resolver::default(), &[]);
     compare("Links", &agentguard::links::Report::default(), &[]);
     compare("Doctor", &doctor, &[]);
 }

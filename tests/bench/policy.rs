@@ -93,6 +93,12 @@ impl Policy {
         Manifest::new(&self.agent(), "enforce")
             .rules("write", "allow", &self.paths(tree, own_net.len()))
             .rules("connect", "allow", &addresses)
+            // What measures established traffic has both ends.
+            .rules(
+                "listen",
+                "allow",
+                &own_net[own_net.len().saturating_sub(1)..],
+            )
             .rules("read", "deny", &anywhere)
     }
 

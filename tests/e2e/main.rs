@@ -9,6 +9,7 @@ mod launch;
 mod lifecycle;
 mod links;
 mod metrics;
+mod names;
 mod network;
 mod observe;
 mod places;
@@ -16,6 +17,7 @@ mod policy_reload;
 mod race;
 mod repeats;
 mod rules;
+mod sockets;
 mod verifier;
 
 use std::process::ExitCode;
@@ -47,6 +49,8 @@ fn tests() -> Vec<Test> {
         identity::TESTS,
         files::TESTS,
         network::TESTS,
+        sockets::TESTS,
+        names::TESTS,
         aliases::TESTS,
         observe::TESTS,
         places::TESTS,

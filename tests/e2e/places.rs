@@ -126,8 +126,7 @@ fn for_one_agent(suite: &mut Suite) -> Result<()> {
         worker.may(&read)?;
     }
     drop(other);
-    fs::remove_file(suite.places.at("agents/other.yaml"))?;
-    suite.reload()
+    suite.remove("other")
 }
 
 fn replaced(suite: &mut Suite) -> Result<()> {

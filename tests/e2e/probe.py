@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -18,6 +19,8 @@ AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 MSG_FASTOPEN = 0x20000000
 OPERATIONS = {}
+LISTENING = []
+RECEIVED = []
 
 
 def operation(function):
@@ -252,6 +255,203 @@ def udp_sendto(address, port):
 def udp_sendmsg(address, port):
     with plain_socket(address, socket.SOCK_DGRAM) as client:
         client.sendmsg([b"pro", b"be"], [], 0, (address, port))
+
+
+@operation
+def resolve(server, name, over, patience=20):
+    """Asks a server of the DNS for addresses (RFC 1035), as a resolver library does."""
+    number = 0x4A6D
+    labels = b"".join(
+        bytes([len(label)]) + label.encode() for label in name.rstrip(".").split(".")
+    )
+    question = struct.pack("!HHHHHH", number, 0x0100, 1, 0, 0, 0)
+    question += labels + b"\0" + struct.pack("!HH", 1, 1)
+    kind = socket.SOCK_STREAM if over == "tcp" else socket.SOCK_DGRAM
+    with socket.socket(family(server), kind) as client:
+        client.settimeout(patience)
+        if over == "udp":
+            client.sendto(question, (server, 53))
+            reply, sender = client.recvfrom(4096)
+            if sender[:2] != (server, 53):
+                raise OSError(errno.EBADMSG, f"the answer is from {sender}")
+        else:
+            client.connect((server, 53))
+            if client.getpeername()[:2] != (server, 53):
+                raise OSError(errno.EBADMSG, f"connected to {client.getpeername()}")
+            if over == "tcp":
+                client.sendall(struct.pack("!H", len(question)) + question)
+                (length,) = struct.unpack("!H", exactly(client, 2))
+                reply = exactly(client, length)
+            else:
+                client.send(question)
+                reply = client.recv(4096)
+    return read_answer(reply, number)
+
+
+def exactly(client, count):
+    data = b""
+    while len(data) < count:
+        more = client.recv(count - len(data))
+        if not more:
+            raise OSError(errno.EPIPE, "the server hung up")
+        data += more
+    return data
+
+
+def read_answer(reply, number):
+    identity, flags, questions, answers = struct.unpack_from("!HHHH", reply)
+    if identity != number:
+        raise OSError(errno.EBADMSG, "the answer to something else")
+    at = 12
+    for _ in range(questions):
+        at = behind_name(reply, at) + 4
+    addresses = []
+    for _ in range(answers):
+        at = behind_name(reply, at)
+        kind, _, _, length = struct.unpack_from("!HHIH", reply, at)
+        at += 10
+        if kind == 1:
+            addresses.append(socket.inet_ntoa(reply[at : at + length]))
+        at += length
+    return {"code": flags & 15, "addresses": sorted(addresses)}
+
+
+def behind_name(reply, at):
+    while reply[at] not in (0,) and reply[at] < 0xC0:
+        at += reply[at] + 1
+    return at + (2 if reply[at] >= 0xC0 else 1)
+
+
+@operation
+def make_socket(family, kind, protocol):
+    socket.socket(family, kind, protocol).close()
+
+
+@operation
+def set_option(level, option, value):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+        made.setsockopt(level, option, bytes.fromhex(value))
+
+
+@operation
+def send_with_options(address, port, value):
+    # IP_RETOPTS: options of this datagram alone.
+    with plain_socket(address, socket.SOCK_DGRAM) as client:
+        options = (socket.IPPROTO_IP, 7, bytes.fromhex(value))
+        client.sendmsg([b"probe"], [options], 0, (address, port))
+
+
+@operation
+def netlink(message):
+    """Asks about, or changes, link 1 (rtnetlink(7)); what the kernel says to that."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as made:
+        made.settimeout(20)
+        link = struct.pack("=BxHiII", 0, 0, 1, 0, 0)
+        made.send(struct.pack("=IHHII", 16 + len(link), message, 0x5, 1, 0) + link)
+        answer = made.recv(65536)
+    kind = struct.unpack_from("=IH", answer)[1]
+    if kind == 2:
+        number = -struct.unpack_from("=i", answer, 16)[0]
+        if number:
+            raise OSError(number, os.strerror(number))
+
+
+def unix_name(name):
+    return "\0" + name[1:] if name.startswith("@") else name
+
+
+@operation
+def unix_connect(name, kind):
+    with socket.socket(socket.AF_UNIX, kind) as client:
+        client.settimeout(20)
+        client.connect(unix_name(name))
+
+
+@operation
+def unix_send(name):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+        client.sendto(b"probe", unix_name(name))
+
+
+@operation
+def unix_bind(name):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as made:
+        made.bind(unix_name(name))
+
+
+@operation
+def unix_among_themselves(name):
+    """A server and a client of the same run."""
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
+        server.bind(unix_name(name))
+        server.listen()
+        client.settimeout(20)
+        client.connect(unix_name(name))
+        accepted, _ = server.accept()
+        client.sendall(b"probe")
+        said = accepted.recv(5).decode()
+        accepted.close()
+    os.unlink(name)
+    return said
+
+
+@operation
+def bind(address, port, kind):
+    with socket.socket(family(address), kind) as made:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((address, port))
+
+
+@operation
+def listen(address, port):
+    """Listens, if it may, until `answer_one`."""
+    made = socket.socket(family(address), socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((address, port))
+        made.listen()
+    except OSError:
+        made.close()
+        raise
+    LISTENING.append(made)
+    return {"port": made.getsockname()[1]}
+
+
+@operation
+def answer_one():
+    server = LISTENING.pop()
+    server.settimeout(20)
+    accepted, _ = server.accept()
+    accepted.sendall(accepted.recv(64))
+    accepted.close()
+    server.close()
+
+
+@operation
+def receive(name):
+    """Takes a descriptor that somebody sends to a socket which this process binds."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
+        made.bind(name)
+        made.settimeout(20)
+        _, descriptors, _, _ = socket.recv_fds(made, 16, 4)
+    os.unlink(name)
+    RECEIVED.extend(descriptors)
+    return {"count": len(descriptors)}
+
+
+@operation
+def send_received():
+    with socket.socket(fileno=RECEIVED.pop()) as client:
+        client.send(b"probe")
+
+
+@operation
+def write_received():
+    descriptor = RECEIVED.pop()
+    try:
+        os.write(descriptor, b"probe")
+    finally:
+        os.close(descriptor)
 
 
 # Programs

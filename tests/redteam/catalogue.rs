@@ -81,12 +81,11 @@ fn entry(value: &Value) -> Result<Entry> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files;
 
     #[test]
     fn catalogue_and_code_have_the_same_attempts() {
         let listed: Vec<String> = read().unwrap().into_iter().map(|entry| entry.id).collect();
-        let written: Vec<&str> = files::all().iter().map(|attempt| attempt.id).collect();
+        let written: Vec<&str> = crate::attempts().iter().map(|attempt| attempt.id).collect();
         assert_eq!(listed, written);
     }
 

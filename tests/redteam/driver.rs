@@ -8,13 +8,13 @@ use anyhow::{Context as _, Result, ensure};
 use nix::libc;
 use serde_json::Value;
 
+use crate::Options;
 use crate::attempt::{Attempt, Maker, Tree};
 use crate::catalogue::{self, Entry, Expected};
 use crate::field::{Field, Side, User};
 use crate::report::{self, Control, Line, Outcome};
 use crate::stage::{self, AGENT, Executor, LIFTED, Stage};
 use crate::victim::PROOF;
-use crate::{Options, files};
 
 /// Runs everything that was asked for.
 pub fn main(options: &Options) -> Result<ExitCode> {
@@ -22,7 +22,7 @@ pub fn main(options: &Options) -> Result<ExitCode> {
         .into_iter()
         .map(|entry| (entry.id.clone(), entry))
         .collect();
-    let all = files::all();
+    let all = crate::attempts();
     let picked: Vec<&Attempt> = all
         .iter()
         .filter(|attempt| {
@@ -174,6 +174,7 @@ fn name(errno: i32) -> String {
 
 fn observe(attempt: &Attempt, field: &Field, executor: &mut Executor) -> Result<Seen> {
     let begun = Instant::now();
+    executor.give(attempt, field)?;
     let before = (attempt.look)(field)?;
     let answer = executor.make(attempt, field)?;
     if begun.elapsed() > LONG {

@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 
 use crate::attempt::Attempt;
 use crate::field::{Field, Side, User};
-use crate::files;
 use crate::sys::{self, Child, Fail, Try, call};
 
 /// The first argument that makes the program this.
@@ -35,7 +34,7 @@ pub fn main(arguments: &[String]) -> Result<std::process::ExitCode> {
         .into_iter()
         .find(|known| known.name() == user)
         .context("no such user")?;
-    let attempts = files::all();
+    let attempts = crate::attempts();
     say(&json!({ "pid": std::process::id(), "run": std::env::var("AGENTGUARD_RUN_ID").ok() }))?;
     for line in io::stdin().lock().lines() {
         let line = line?;

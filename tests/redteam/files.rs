@@ -3,7 +3,7 @@
 mod aliases;
 mod attributes;
 mod btrfs;
-mod compat;
+pub mod compat;
 mod designed;
 mod devices;
 mod exec;

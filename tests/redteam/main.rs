@@ -1,5 +1,5 @@
-//! The red team: every way known to reach a file that the policy forbids, tried by
-//! an agent, with a positive control for each. `docs/redteam.md` says how to add one.
+//! The red team: every way known to reach a file or an address that the policy forbids,
+//! tried by an agent, with a positive control for each. `docs/redteam.md` says how to add one.
 //!
 //! One program with three parts. The *driver*, without a tag, prepares the objects,
 //! starts the daemon and looks at what became of them. The *executor* is started as
@@ -14,6 +14,7 @@ mod executor;
 mod field;
 mod files;
 mod mounts;
+mod network;
 mod report;
 mod ring;
 mod snapshot;
@@ -36,6 +37,11 @@ fn main() -> ExitCode {
         eprintln!("agentguard-redteam: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Every attempt, in the order of the catalogue.
+pub fn attempts() -> Vec<attempt::Attempt> {
+    [files::all(), network::all()].concat()
 }
 
 /// What the command line asks for.

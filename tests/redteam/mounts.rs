@@ -61,7 +61,7 @@ pub fn overlay_options(lower: &Path, upper: &Path, work: &Path) -> String {
 }
 
 /// Loads a module once; where it is built in or missing, what needs it tells.
-fn need_module(name: &str) {
+pub fn need_module(name: &str) {
     static ASKED: Mutex<Vec<String>> = Mutex::new(Vec::new());
     if let Ok(mut asked) = ASKED.lock()
         && !asked.iter().any(|known| known == name)

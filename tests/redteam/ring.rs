@@ -39,12 +39,16 @@ pub mod op {
     pub const WRITEV: u8 = 2;
     pub const READ_FIXED: u8 = 4;
     pub const WRITE_FIXED: u8 = 5;
+    pub const SENDMSG: u8 = 9;
+    pub const ACCEPT: u8 = 13;
+    pub const CONNECT: u8 = 16;
     pub const FALLOCATE: u8 = 17;
     pub const OPENAT: u8 = 18;
     pub const FILES_UPDATE: u8 = 20;
     pub const STATX: u8 = 21;
     pub const READ: u8 = 22;
     pub const WRITE: u8 = 23;
+    pub const SEND: u8 = 26;
     pub const OPENAT2: u8 = 28;
     pub const SPLICE: u8 = 30;
     pub const RENAMEAT: u8 = 35;
@@ -54,8 +58,13 @@ pub mod op {
     pub const LINKAT: u8 = 39;
     pub const FSETXATTR: u8 = 41;
     pub const SETXATTR: u8 = 42;
+    pub const SOCKET: u8 = 45;
+    pub const URING_CMD: u8 = 46;
+    pub const SEND_ZC: u8 = 47;
+    pub const SENDMSG_ZC: u8 = 48;
     pub const FTRUNCATE: u8 = 55;
     pub const BIND: u8 = 56;
+    pub const LISTEN: u8 = 57;
 }
 
 /// One request, field by field as in the kernel's structure.

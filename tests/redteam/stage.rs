@@ -21,6 +21,8 @@ use serde_json::Value;
 use crate::attempt::Attempt;
 use crate::executor;
 use crate::field::{Field, Side, User};
+use crate::network::ground;
+use crate::network::interface::Interface;
 use crate::snapshot;
 use crate::sys::{self, Try, call};
 
@@ -42,13 +44,14 @@ const ALLOWED: [&str; 5] = [
     "/proc/*/gid_map",
 ];
 /// What the manifests of agents may allow by name.
-const PRIVILEGES: [&str; 6] = [
+const PRIVILEGES: [&str; 7] = [
     "mount",
     "namespaces",
     "ptrace-outside",
     "kernel-settings",
     "devices",
     "setuid",
+    "raw-sockets",
 ];
 
 /// Settings that attempts change. The kernel writes core dumps where the process is.
@@ -64,6 +67,8 @@ pub struct Stage {
     pub daemon: Daemon,
     /// What is not in the directories.
     _around: Around,
+    /// The internet.
+    _interface: Interface,
     /// The directories.
     pub places: Places,
 }
@@ -140,6 +145,7 @@ impl Stage {
         let stage = Self {
             daemon,
             _around: Around::new(places.root())?,
+            _interface: Interface::make()?,
             places,
         };
         stage.install(&stage.manifest(AGENT))?;
@@ -149,6 +155,8 @@ impl Stage {
                 .rules("write", "allow", &["/**".to_owned()])
                 .default("write", "allow")
                 .rules("read", "allow", &["/proc/kcore".to_owned()])
+                .default("connect", "allow")
+                .default("listen", "allow")
                 .privileges(&PRIVILEGES),
         )?;
         Ok(stage)
@@ -183,6 +191,8 @@ impl Stage {
                 ],
             )
             .rules("exec", "deny", &[at("bin/no/**")])
+            .rules("connect", "allow", &ground::connect_rules(&at("")))
+            .rules("listen", "allow", &ground::listen_rules())
     }
 
     fn install(&self, manifest: &Manifest) -> Result<()> {
@@ -301,11 +311,17 @@ impl Executor {
         serde_json::from_str(&line).context(line)
     }
 
-    /// Has an attempt made on one side.
-    pub fn make(&mut self, attempt: &Attempt, field: &Field) -> Result<Value> {
+    /// Sends it the descriptor that an attempt wants: to have that opened is no effect of the
+    /// attempt.
+    pub fn give(&self, attempt: &Attempt, field: &Field) -> Result<()> {
         if let Some(open) = attempt.receives {
             send(&self.socket, &open(field)?).context("sending a descriptor")?;
         }
+        Ok(())
+    }
+
+    /// Has an attempt made on one side.
+    pub fn make(&mut self, attempt: &Attempt, field: &Field) -> Result<Value> {
         writeln!(self.requests, "{} {}", attempt.id, field.side.name())?;
         self.requests.flush()?;
         self.answer().with_context(|| attempt.id)

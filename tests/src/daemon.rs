@@ -38,15 +38,22 @@ impl Daemon {
         let name = format!("agentguard-test-{}", std::process::id());
         let pins = Path::new("/sys/fs/bpf").join(&name);
         let config = places.root().join("agentguard.yaml");
+        let resolv_conf = places.root().join("resolv.conf");
+        fs::write(
+            &resolv_conf,
+            format!("nameserver {}\n", crate::dns::ADDRESS),
+        )?;
         let text = format!(
             "agents_dir: {agents}\nstate_dir: {state}\nruntime_dir: {runtime}\npins_dir: {pins}\n\
              metrics: {{ listen: \"127.0.0.1:{metrics}\" }}\n\
              accept_degraded: {accepted}\nslice: {name}.slice\n\
+             resolver: {{ resolv_conf: {resolv} }}\n\
              log: {{ level: info, format: text }}\n",
             agents = places.at("agents"),
             state = places.at("state"),
             runtime = places.at("runtime"),
             pins = pins.display(),
+            resolv = resolv_conf.display(),
             accepted = serde_json::to_string(accept_degraded)?,
         );
         fs::write(&config, text)?;

@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod binary;
 pub mod daemon;
+pub mod dns;
 pub mod hammer;
 pub mod held;
 pub mod manifest;

@@ -2,11 +2,12 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 /// A server on the loopback interface: one address, TCP and UDP.
 #[derive(Debug)]
@@ -71,6 +72,36 @@ fn answer(mut stream: TcpStream) {
     if matches!(stream.read(&mut request), Ok(count) if count > 0) {
         let _ = stream
             .write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nhello\n");
+    }
+}
+
+/// An address more on the loopback interface, for as long as this lives.
+#[derive(Debug)]
+pub struct Own(&'static str);
+
+impl Own {
+    /// Takes it; nobody else should use it.
+    ///
+    /// # Errors
+    /// `ip` is not there, or refuses.
+    pub fn take(address: &'static str) -> Result<Self> {
+        let added = Self::ip("replace", address)?;
+        ensure!(added.success(), "`ip address replace {address}` failed");
+        Ok(Self(address))
+    }
+
+    fn ip(what: &str, address: &str) -> Result<ExitStatus> {
+        Command::new("ip")
+            .args(["address", what, &format!("{address}/32"), "dev", "lo"])
+            .status()
+            .context("cannot start `ip` (Debian package iproute2)")
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        // It is gone with the machine in any case.
+        let _ = Self::ip("delete", self.0);
     }
 }
 

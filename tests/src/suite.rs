@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::agent::Agent;
 use crate::binary;
 use crate::daemon::Daemon;
+use crate::dns::Dns;
 use crate::hammer;
 use crate::manifest::Manifest;
 use crate::places::Places;
@@ -27,6 +28,8 @@ pub struct Suite {
     pub places: Places,
     /// The servers.
     pub servers: Servers,
+    /// The server of the DNS that the daemon asks.
+    pub dns: Dns,
     /// Why file and exec rules are not decided in the kernel here, if they are not.
     pub without_lsm: Option<String>,
     probe: PathBuf,
@@ -58,6 +61,7 @@ impl Suite {
             daemon,
             places,
             servers: Servers::start()?,
+            dns: Dns::start()?,
             without_lsm,
             probe: path,
         };
@@ -91,6 +95,16 @@ impl Suite {
         let name = value["metadata"]["name"].as_str().context("no name")?;
         let path = self.places.at(&format!("agents/{name}.yaml"));
         fs::write(&path, text).with_context(|| path.clone())
+    }
+
+    /// Removes an agent's manifest, for the daemon as well.
+    ///
+    /// # Errors
+    /// It cannot be removed, or the daemon refuses.
+    pub fn remove(&self, agent: &str) -> Result<()> {
+        let path = self.places.at(&format!("agents/{agent}.yaml"));
+        fs::remove_file(&path).with_context(|| path.clone())?;
+        self.reload()
     }
 
     /// Has the daemon read its manifests again.

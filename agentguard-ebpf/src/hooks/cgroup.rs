@@ -1,56 +1,327 @@
-//! The network without LSM programs: the same decisions in cgroup programs at
-//! the root of the hierarchy, by the task's tag. 1 lets through, 0 is EPERM.
+//! Cgroup programs at the root of the hierarchy; 1 lets through, 0 is EPERM. On every host
+//! they are the second line (the packets of agents' sockets), and take questions of the DNS
+//! to the daemon's resolver. Where LSM programs are refused they decide connections,
+//! datagrams and binding as well, by the task's tag.
 
+use agentguard_common::counter::Counter;
+use agentguard_common::identity::Tag;
 use agentguard_common::net::{Address, Transport};
-use agentguard_common::verb::Verb;
-use aya_ebpf::bindings::bpf_sock_addr;
-use aya_ebpf::macros::cgroup_sock_addr;
-use aya_ebpf::programs::SockAddrContext;
+use agentguard_common::resolver::{AskerKey, DNS_PORT};
+use agentguard_common::socket::{self as kinds, SocketRecord};
+use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
+use aya_ebpf::helpers::generated::bpf_sk_fullsock;
+use aya_ebpf::macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr};
+use aya_ebpf::programs::{SkBuffContext, SockAddrContext, SockContext};
 
 use crate::address::{self, Destination};
-use crate::enforce;
+use crate::enforce::net::Answerer;
+use crate::kernel::LSM_ATTACHED;
+use crate::{emit, enforce, resolver, socket};
+
+/// 127.0.0.1
+const LOCALHOST: u32 = 0x7f00_0001;
+
+/// A packet on its way out
+#[cgroup_skb(egress)]
+pub fn cgroup_egress(ctx: SkBuffContext) -> i32 {
+    // SAFETY: the context; the verifier rewrites the access.
+    let sock = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
+    if sock.is_null() {
+        return 1;
+    }
+    let Some(own) = socket::record(sock.cast()) else {
+        return 1;
+    };
+    // The kernel runs these programs for whole sockets only.
+    // SAFETY: helper on a socket that was checked for null.
+    let sock = unsafe { bpf_sk_fullsock(sock) };
+    if sock.is_null() {
+        return 0;
+    }
+    if !enforce::net::packet(own, peer(sock), detours(&ctx)) {
+        return 0;
+    }
+    if socket::is_asking(own)
+        && let Some(key) = asks_here(&ctx)
+    {
+        resolver::note(own, &key);
+    }
+    1
+}
+
+/// Where a packet comes from, if it goes to the daemon's resolver.
+#[inline(always)]
+fn asks_here(ctx: &SkBuffContext) -> Option<AskerKey> {
+    let head = ctx.load::<[u8; 20]>(0).ok()?;
+    let is_v4 = head[0] >> 4 == 4;
+    let (protocol, behind) = if is_v4 { (head[9], 20) } else { (head[6], 40) };
+    let (from, to) = if is_v4 {
+        let [from, to] = ctx.load::<[u32; 2]>(12).ok()?;
+        (Address::v4(u32::from_be(from)), Address::v4(u32::from_be(to)))
+    } else {
+        (v6_at(ctx, 8)?, v6_at(ctx, 24)?)
+    };
+    let ports = ctx.load::<[u8; 4]>(behind).ok()?;
+    let port = u16::from_be_bytes([ports[0], ports[1]]);
+    let at = u16::from_be_bytes([ports[2], ports[3]]);
+    if !matches!(protocol, 6 | 17) || !resolver::is_here(&to, at) {
+        return None;
+    }
+    Some(AskerKey { address: from.words, port, protocol, is_v4: u8::from(is_v4) })
+}
+
+#[inline(always)]
+fn v6_at(ctx: &SkBuffContext, offset: usize) -> Option<Address> {
+    let [a, b, c, d] = ctx.load::<[u32; 4]>(offset).ok()?;
+    Some(Address::v6([u32::from_be(a), u32::from_be(b), u32::from_be(c), u32::from_be(d)]))
+}
+
+/// Where a socket is connected to.
+#[inline(always)]
+fn peer(sock: *mut bpf_sock) -> Option<Destination> {
+    // SAFETY: a socket that was checked for null; single loads, which the verifier rewrites.
+    unsafe {
+        let port = (&raw const (*sock).dst_port).read_volatile();
+        if port == 0 {
+            return None;
+        }
+        let (family, protocol) = ((*sock).family as u16, (*sock).protocol as u16);
+        let address = if family == address::INET6 {
+            let a = (&raw const (*sock).dst_ip6[0]).read_volatile();
+            let b = (&raw const (*sock).dst_ip6[1]).read_volatile();
+            let c = (&raw const (*sock).dst_ip6[2]).read_volatile();
+            let d = (&raw const (*sock).dst_ip6[3]).read_volatile();
+            Address::v6([u32::from_be(a), u32::from_be(b), u32::from_be(c), u32::from_be(d)])
+        } else {
+            Address::v4(u32::from_be((&raw const (*sock).dst_ip4).read_volatile()))
+        };
+        Some(destination(address, u32::from(port), u32::from(protocol), family))
+    }
+}
+
+/// Whether a packet has IPv4 options, or IPv6 headers that say by which way it goes. What
+/// cannot be read has.
+#[inline(always)]
+fn detours(ctx: &SkBuffContext) -> bool {
+    const HOP_BY_HOP: u8 = 0;
+    const ROUTING: u8 = 43;
+    const DESTINATION: u8 = 60;
+    match ctx.load::<[u8; 8]>(0) {
+        Ok(head) if head[0] == 0x45 => false,
+        Ok(head) if head[0] >> 4 == 6 => matches!(head[6], HOP_BY_HOP | ROUTING | DESTINATION),
+        _ => true,
+    }
+}
+
+/// `socket`
+#[cgroup_sock(sock_create)]
+pub fn cgroup_sock_create(ctx: SockContext) -> i32 {
+    let Some(tag) = enforce::tagged_without_storage() else {
+        return 1;
+    };
+    // SAFETY: the context; the verifier rewrites each access.
+    let (family, kind, protocol) =
+        unsafe { ((*ctx.sock).family as u16, (*ctx.sock).type_, (*ctx.sock).protocol) };
+    if !kinds::is_ordinary(family, kind, protocol) {
+        let what = Destination::nowhere(family, protocol as u16);
+        return (enforce::net::raw(tag, &what) == 0) as i32;
+    }
+    if socket::make(tag, ctx.sock.cast(), 0) {
+        return 1;
+    }
+    emit::count(Counter::SocketUntagged);
+    0
+}
+
+/// `bind` to IPv4
+#[cgroup_sock_addr(bind4)]
+pub fn cgroup_bind4(ctx: SockAddrContext) -> i32 {
+    bind(ctx.sock_addr, v4(ctx.sock_addr))
+}
+
+/// `bind` to IPv6
+#[cgroup_sock_addr(bind6)]
+pub fn cgroup_bind6(ctx: SockAddrContext) -> i32 {
+    bind(ctx.sock_addr, v6(ctx.sock_addr))
+}
+
+/// Nothing else sees a socket beginning to listen here, so that peers are let in from then on.
+#[inline(always)]
+fn bind(ctx: *mut bpf_sock_addr, at: Destination) -> i32 {
+    let Some(tag) = enforce::tagged_without_storage() else {
+        return 1;
+    };
+    if at.port == 0 {
+        return 1;
+    }
+    let own = if matches!(at.transport, Transport::Tcp) { record(tag, ctx) } else { None };
+    (enforce::net::listen(tag, &at, own) == 0) as i32
+}
+
+#[inline(always)]
+fn record(tag: &Tag, ctx: *mut bpf_sock_addr) -> Option<&'static SocketRecord> {
+    // SAFETY: the context; the verifier rewrites the access.
+    let sock = unsafe { (*ctx).__bindgen_anon_1.sk };
+    if sock.is_null() { None } else { socket::own(tag, sock.cast()) }
+}
+
+/// `recvmsg` from IPv4
+#[cgroup_sock_addr(recvmsg4)]
+pub fn cgroup_recvmsg4(ctx: SockAddrContext) -> i32 {
+    shown_v4(ctx.sock_addr)
+}
+
+/// `recvmsg` from IPv6
+#[cgroup_sock_addr(recvmsg6)]
+pub fn cgroup_recvmsg6(ctx: SockAddrContext) -> i32 {
+    shown_v6(ctx.sock_addr)
+}
+
+/// `getpeername` of IPv4
+#[cgroup_sock_addr(getpeername4)]
+pub fn cgroup_getpeername4(ctx: SockAddrContext) -> i32 {
+    shown_v4(ctx.sock_addr)
+}
+
+/// `getpeername` of IPv6
+#[cgroup_sock_addr(getpeername6)]
+pub fn cgroup_getpeername6(ctx: SockAddrContext) -> i32 {
+    shown_v6(ctx.sock_addr)
+}
 
 /// `connect` to IPv4
 #[cgroup_sock_addr(connect4)]
 pub fn cgroup_connect4(ctx: SockAddrContext) -> i32 {
-    decide_v4(ctx.sock_addr)
+    goes_v4(ctx.sock_addr)
 }
 
 /// `connect` to IPv6, also to IPv4-mapped addresses
 #[cgroup_sock_addr(connect6)]
 pub fn cgroup_connect6(ctx: SockAddrContext) -> i32 {
-    decide_v6(ctx.sock_addr)
+    goes_v6(ctx.sock_addr)
 }
 
 /// `sendto`, `sendmsg` to IPv4
 #[cgroup_sock_addr(sendmsg4)]
 pub fn cgroup_sendmsg4(ctx: SockAddrContext) -> i32 {
-    decide_v4(ctx.sock_addr)
+    goes_v4(ctx.sock_addr)
 }
 
 /// `sendto`, `sendmsg` to IPv6
 #[cgroup_sock_addr(sendmsg6)]
 pub fn cgroup_sendmsg6(ctx: SockAddrContext) -> i32 {
-    decide_v6(ctx.sock_addr)
+    goes_v6(ctx.sock_addr)
+}
+
+/// Something goes to an IPv4 address: it is decided where nothing else did, and questions go
+/// to the daemon's resolver.
+#[inline(always)]
+fn goes_v4(ctx: *mut bpf_sock_addr) -> i32 {
+    let to = v4(ctx);
+    let Some(answerer) = goes(ctx, &to) else {
+        return 0;
+    };
+    if answerer.found == Answerer::FOUND {
+        // SAFETY: the context; the verifier rewrites each access.
+        unsafe {
+            (*ctx).user_ip4 = LOCALHOST.to_be();
+            (*ctx).user_port = u32::from(answerer.port.to_be());
+        }
+    }
+    1
+}
+
+/// The same to an IPv6 address, which may stand for one of IPv4.
+#[inline(always)]
+fn goes_v6(ctx: *mut bpf_sock_addr) -> i32 {
+    let to = v6(ctx);
+    let Some(answerer) = goes(ctx, &to) else {
+        return 0;
+    };
+    if answerer.found == Answerer::FOUND {
+        let words = if answerer.is_v4 != 0 { [0, 0, 0xffff, LOCALHOST] } else { [0, 0, 0, 1] };
+        show_v6(ctx, words, answerer.port);
+    }
+    1
+}
+
+/// `None`: it may not.
+#[inline(always)]
+fn goes(ctx: *mut bpf_sock_addr, to: &Destination) -> Option<Answerer> {
+    if LSM_ATTACHED.load() == 0
+        && let Some(tag) = enforce::tagged_without_storage()
+        && enforce::net::connect(tag, to, record(tag, ctx)) != 0
+    {
+        return None;
+    }
+    if to.port != DNS_PORT {
+        return Some(Answerer::NONE);
+    }
+    let Some(own) = of_an_agent(ctx) else {
+        return Some(Answerer::NONE);
+    };
+    let answerer = enforce::net::question(own, to);
+    if answerer.found == Answerer::ABSENT { None } else { Some(answerer) }
+}
+
+/// What is shown of where something came from: the server that was asked, not the resolver.
+#[inline(always)]
+fn shown_v4(ctx: *mut bpf_sock_addr) -> i32 {
+    if let Some(own) = of_an_agent(ctx) {
+        let from = v4(ctx);
+        if socket::is_asking(own) && resolver::is_here(&from.address, from.port) {
+            // SAFETY: the context; the verifier rewrites each access.
+            unsafe {
+                (*ctx).user_ip4 = own.asked[0].to_be();
+                (*ctx).user_port = u32::from(DNS_PORT.to_be());
+            }
+        }
+    }
+    1
 }
 
 #[inline(always)]
-fn decide_v4(ctx: *mut bpf_sock_addr) -> i32 {
-    let Some(tag) = enforce::tagged_without_storage() else {
-        return 1;
-    };
+fn shown_v6(ctx: *mut bpf_sock_addr) -> i32 {
+    if let Some(own) = of_an_agent(ctx) {
+        let from = v6(ctx);
+        if socket::is_asking(own) && resolver::is_here(&from.address, from.port) {
+            let words =
+                if own.asked_is_v4 != 0 { [0, 0, 0xffff, own.asked[0]] } else { own.asked };
+            show_v6(ctx, words, DNS_PORT);
+        }
+    }
+    1
+}
+
+#[inline(always)]
+fn show_v6(ctx: *mut bpf_sock_addr, words: [u32; 4], port: u16) {
+    // SAFETY: the context; single stores, which the verifier rewrites.
+    unsafe {
+        (&raw mut (*ctx).user_ip6[0]).write_volatile(words[0].to_be());
+        (&raw mut (*ctx).user_ip6[1]).write_volatile(words[1].to_be());
+        (&raw mut (*ctx).user_ip6[2]).write_volatile(words[2].to_be());
+        (&raw mut (*ctx).user_ip6[3]).write_volatile(words[3].to_be());
+        (*ctx).user_port = u32::from(port.to_be());
+    }
+}
+
+/// The record of the socket, if an agent made it.
+#[inline(always)]
+fn of_an_agent(ctx: *mut bpf_sock_addr) -> Option<&'static SocketRecord> {
+    // SAFETY: the context; the verifier rewrites the access.
+    let sock = unsafe { (*ctx).__bindgen_anon_1.sk };
+    if sock.is_null() { None } else { socket::record(sock.cast()) }
+}
+
+#[inline(always)]
+fn v4(ctx: *mut bpf_sock_addr) -> Destination {
     // SAFETY: the context; the verifier rewrites each access.
-    let (ip, port, protocol) =
-        unsafe { ((*ctx).user_ip4, (*ctx).user_port, (*ctx).protocol) };
-    let to = destination(Address::v4(u32::from_be(ip)), port, protocol, address::INET);
-    (enforce::net(tag, Verb::Connect, &to) == 0) as i32
+    let (ip, port, protocol) = unsafe { ((*ctx).user_ip4, (*ctx).user_port, (*ctx).protocol) };
+    destination(Address::v4(u32::from_be(ip)), port, protocol, address::INET)
 }
 
 #[inline(always)]
-fn decide_v6(ctx: *mut bpf_sock_addr) -> i32 {
-    let Some(tag) = enforce::tagged_without_storage() else {
-        return 1;
-    };
+fn v6(ctx: *mut bpf_sock_addr) -> Destination {
     // SAFETY: the context; four single loads, because the verifier refuses wider ones
     // on older kernels and a loop over the context anywhere.
     let (a, b, c, d, port, protocol) = unsafe {
@@ -64,8 +335,7 @@ fn decide_v6(ctx: *mut bpf_sock_addr) -> i32 {
         )
     };
     let words = [u32::from_be(a), u32::from_be(b), u32::from_be(c), u32::from_be(d)];
-    let to = destination(Address::v6(words), port, protocol, address::INET6);
-    (enforce::net(tag, Verb::Connect, &to) == 0) as i32
+    destination(Address::v6(words), port, protocol, address::INET6)
 }
 
 #[inline(always)]

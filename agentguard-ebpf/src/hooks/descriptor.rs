@@ -8,7 +8,7 @@ use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
 use crate::enforce;
-use crate::kernel::{Argument, File, Mapping};
+use crate::kernel::{Argument, File, Mapping, SENDPAGE};
 
 const FMODE_READ: u32 = 1;
 const FMODE_WRITE: u32 = 2;
@@ -26,7 +26,7 @@ const MAP_PRIVATE: u64 = 2;
 #[lsm(hook = "file_permission")]
 pub fn file_permission(ctx: LsmContext) -> i32 {
     let prior: i32 = ctx.arg(2);
-    let Some(tag) = enforce::tagged(prior) else {
+    let Some((tag, task)) = enforce::tagged_task(prior) else {
         return prior;
     };
     let file = File::from_argument(ctx.arg(0));
@@ -38,8 +38,17 @@ pub fn file_permission(ctx: LsmContext) -> i32 {
     if mask & MAY_WRITE != 0 {
         wanted = wanted.and(Verb::Write);
     }
-    if wanted.is_empty() || file.is_layer() {
+    if wanted.is_empty() || file.is_layer_of(task) {
         return 0;
+    }
+    if SENDPAGE.load() != 0
+        && mask & MAY_WRITE != 0
+        && let Some(socket) = file.socket()
+    {
+        return match socket.sock() {
+            Some(sock) => super::net::through_descriptor(tag, sock),
+            None => 0,
+        };
     }
     enforce::descriptor(tag, file.dentry(), wanted)
 }
@@ -53,6 +62,12 @@ pub fn file_receive(ctx: LsmContext) -> i32 {
         return prior;
     };
     let file = File::from_argument(ctx.arg(0));
+    if let Some(socket) = file.socket() {
+        return match socket.sock() {
+            Some(sock) => super::unix::received(tag, sock),
+            None => 0,
+        };
+    }
     let wanted = opened_for(file);
     if wanted.is_empty() {
         return 0;

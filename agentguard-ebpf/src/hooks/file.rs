@@ -23,7 +23,7 @@ const S_IFCHR: u32 = 0o020_000;
 #[lsm(hook = "file_open")]
 pub fn file_open(ctx: LsmContext) -> i32 {
     let prior: i32 = ctx.arg(1);
-    let Some(tag) = enforce::tagged(prior) else {
+    let Some((tag, task)) = enforce::tagged_task(prior) else {
         return prior;
     };
     let file = File::from_argument(ctx.arg(0));
@@ -38,7 +38,7 @@ pub fn file_open(ctx: LsmContext) -> i32 {
     if mode & FMODE_WRITE != 0 || flags & O_TRUNC != 0 {
         wanted = wanted.and(Verb::Write);
     }
-    if file.is_layer() {
+    if file.is_layer_of(task) {
         return enforce::layer(tag, file.dentry(), wanted);
     }
     enforce::path(tag, file.dentry(), wanted)

@@ -10,4 +10,6 @@ mod file;
 mod mount;
 mod net;
 mod process;
+mod socket;
 mod task;
+mod unix;

@@ -36,7 +36,13 @@ impl File {
     /// stacked file system (overlayfs), whose own file was decided by its name.
     #[inline(always)]
     pub fn is_layer(self) -> bool {
-        Task::current().is_lent() && self.is_internal()
+        self.is_layer_of(Task::current())
+    }
+
+    /// The same, of a task that is the running one.
+    #[inline(always)]
+    pub fn is_layer_of(self, task: Task) -> bool {
+        task.is_lent() && self.is_internal()
     }
 
     /// Whether it was opened through a mount that no process can reach.

@@ -17,6 +17,7 @@ mod socket;
 mod task;
 
 pub use self::file::S_IFCHR;
+pub use self::socket::{AbstractName, abstract_name};
 
 /// 1 where tags are kept by task address as well: on kernels where a task storage lookup
 /// can miss under preemption, and for cgroup programs, which before 7.0 have none.
@@ -30,6 +31,10 @@ pub static HOST_MNT_NS: Global<u32> = Global::new(0);
 /// 1 where LSM programs are attached, so that `task_free` counts tasks out.
 #[unsafe(no_mangle)]
 pub static LSM_ATTACHED: Global<u8> = Global::new(0);
+
+/// 1 where `sendfile` and `splice` to a socket do not pass `socket_sendmsg` (before 6.5).
+#[unsafe(no_mangle)]
+pub static SENDPAGE: Global<u8> = Global::new(0);
 
 /// What a hook can be given.
 pub trait Argument {
@@ -91,6 +96,10 @@ object! {
     Socket,
     /// `struct sock`
     Sock,
+    /// `struct unix_sock`
+    UnixSock,
+    /// `struct sk_buff`
+    Packet,
     /// `struct msghdr`
     Message,
     /// `struct vm_area_struct`

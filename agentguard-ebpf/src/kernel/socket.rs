@@ -1,6 +1,11 @@
 //! Sockets.
 
+use agentguard_common::net::{Address, Transport};
+use agentguard_common::socket::{AF_INET6, AF_UNIX};
+use aya_ebpf::helpers::generated::{bpf_skc_to_unix_sock, bpf_sock_from_file};
+
 use super::*;
+use crate::address::Destination;
 use crate::verifier;
 
 impl Socket {
@@ -12,6 +17,16 @@ impl Socket {
     }
 }
 
+impl File {
+    /// The socket that it is a descriptor of.
+    #[inline(always)]
+    pub fn socket(self) -> Option<Socket> {
+        // SAFETY: helper on a file that the verifier checks.
+        let socket = unsafe { bpf_sock_from_file(self.0.cast_mut().cast()) };
+        if socket.is_null() { None } else { Some(Socket(socket as *const u8)) }
+    }
+}
+
 impl Sock {
     /// IP protocol number.
     #[inline(always)]
@@ -19,11 +34,121 @@ impl Sock {
         self.load::<SK_PROTOCOL, _>()
     }
 
+    /// `SOCK_*`
+    #[inline(always)]
+    pub fn kind(self) -> u16 {
+        self.load::<SK_TYPE, _>()
+    }
+
     /// Address family.
     #[inline(always)]
     pub fn family(self) -> u16 {
         self.load::<SK_FAMILY, _>()
     }
+
+    /// Whether its network namespace belongs to a user namespace that somebody made: then it
+    /// is not the host's network.
+    #[inline(always)]
+    pub fn has_a_network_of_its_own(self) -> bool {
+        let net: *const u8 = self.load::<SK_NET, _>();
+        !UserNamespace(Memory(net).load::<NET_OWNER, _>()).is_initial()
+    }
+
+    /// Where it is connected to; `None` if nowhere, or if that cannot be read.
+    #[inline(always)]
+    pub fn peer(self) -> Option<Destination> {
+        let port: u16 = self.load::<SK_DPORT, _>();
+        if port == 0 {
+            return None;
+        }
+        let v4: u32 = self.load::<SK_DADDR, _>();
+        self.place(u16::from_be(port), v4, offset::<SK_V6_DADDR>())
+    }
+
+    /// The address and port that it is bound to.
+    #[inline(always)]
+    pub fn own(self) -> Option<Destination> {
+        let port: u16 = self.load::<SK_NUM, _>();
+        let v4: u32 = self.load::<SK_RCV_SADDR, _>();
+        self.place(port, v4, offset::<SK_V6_RCV_SADDR>())
+    }
+
+    #[inline(always)]
+    fn place(self, port: u16, v4: u32, v6: u64) -> Option<Destination> {
+        let (family, protocol) = (self.family(), self.protocol());
+        let address = if family == AF_INET6 {
+            let [high, low] = probe::<[u64; 2]>(verifier::number(self.0 as u64).wrapping_add(v6))?;
+            let (high, low) = (u64::from_be(high), u64::from_be(low));
+            Address::v6([(high >> 32) as u32, high as u32, (low >> 32) as u32, low as u32])
+        } else {
+            Address::v4(u32::from_be(v4))
+        };
+        Some(Destination {
+            address,
+            port,
+            family,
+            transport: Transport::from_ip_protocol(protocol),
+            protocol,
+        })
+    }
+
+    /// As a unix socket, if it is one.
+    #[inline(always)]
+    pub fn unix(self) -> Option<UnixSock> {
+        if self.family() != AF_UNIX {
+            return None;
+        }
+        // SAFETY: helper on a socket that the verifier checks.
+        let unix = unsafe { bpf_skc_to_unix_sock(self.0.cast_mut().cast()) };
+        if unix.is_null() { None } else { Some(UnixSock(unix as *const u8)) }
+    }
+}
+
+/// Where the name of a unix socket that has no file is: its bytes, and how many they are.
+#[derive(Clone, Copy)]
+pub struct AbstractName {
+    /// Kernel address of its first byte, behind the zero that marks it.
+    pub address: u64,
+    /// Bytes.
+    pub len: u32,
+}
+
+impl UnixSock {
+    /// The name of the file that it is bound to; null if to none.
+    #[inline(always)]
+    pub fn dentry(self) -> Dentry {
+        Dentry(self.load::<UNIX_DENTRY, _>())
+    }
+
+    /// The socket that it is connected to.
+    #[inline(always)]
+    pub fn peer(self) -> Option<Sock> {
+        let peer: *const u8 = self.load::<UNIX_PEER, _>();
+        if Sock(peer).is_none() { None } else { Some(Sock(peer)) }
+    }
+
+    /// The abstract name that it is bound to. Of a path it is the first byte that tells.
+    #[inline(always)]
+    pub fn abstract_name(self) -> Option<AbstractName> {
+        let address: *const u8 = self.load::<UNIX_ADDR, _>();
+        if address.is_null() {
+            return None;
+        }
+        let address = verifier::number(address as u64);
+        let len = probe::<u32>(address.wrapping_add(offset::<UNIX_ADDRESS_LEN>()))?;
+        abstract_name(address.wrapping_add(offset::<UNIX_ADDRESS_NAME>()), len)
+    }
+}
+
+/// The abstract name in a `sockaddr_un` of so many bytes in kernel memory.
+#[inline(always)]
+pub fn abstract_name(address: u64, len: u32) -> Option<AbstractName> {
+    /// The family, and the zero byte.
+    const HEAD: u32 = 3;
+    if len <= HEAD || probe::<u8>(address.wrapping_add(2))? != 0 {
+        return None;
+    }
+    Some(AbstractName { address: address.wrapping_add(u64::from(HEAD)), len: len - HEAD })
 }
 
 impl Message {
@@ -31,5 +156,13 @@ impl Message {
     #[inline(always)]
     pub fn name(self) -> u64 {
         verifier::number(self.load::<MSG_NAME, _>())
+    }
+}
+
+impl Packet {
+    /// Kernel address of its first byte, and the number of bytes.
+    #[inline(always)]
+    pub fn bytes(self) -> (u64, u32) {
+        (verifier::number(self.load::<SKB_DATA, _>()), self.load::<SKB_LEN, _>())
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::output::{Colour, Output, Table};
 use super::{Ending, Exit, Outcome, client};
-use crate::api::{Doctor, Protection};
+use crate::api::{Doctor, Protection, Resolver};
 use crate::kernel;
 use crate::links;
 
@@ -52,6 +52,7 @@ fn probe() -> Doctor {
         tables: Vec::new(),
         errors: std::collections::BTreeMap::new(),
         links: None,
+        resolver: None,
     }
 }
 
@@ -89,6 +90,9 @@ fn show(out: &mut Output, report: &Doctor) -> std::io::Result<()> {
     if let Some(found) = &report.links {
         links(out, found)?;
     }
+    if let Some(found) = &report.resolver {
+        resolver(out, found)?;
+    }
     for (name, count) in report.errors.iter().filter(|(_, count)| **count > 0) {
         out.parts(&[
             (Colour::Doubtful, format!("{count} x ")),
@@ -124,6 +128,27 @@ fn links(out: &mut Output, found: &links::Report) -> std::io::Result<()> {
         ))?;
     }
     Ok(())
+}
+
+fn resolver(out: &mut Output, found: &Resolver) -> std::io::Result<()> {
+    out.line("")?;
+    if found.is_missed() {
+        let text = format!(
+            "names: the resolver does not listen, and these agents have rules about names: {}",
+            found.agents.join(", ")
+        );
+        out.parts(&[(Colour::Bad, text)])?;
+        return out.line("  see the log, and `resolver:` in agentguard.yaml");
+    }
+    if found.listening.is_empty() {
+        return out.line("names: the resolver does not listen; no agent has rules about names");
+    }
+    out.line(&format!(
+        "names: the resolver listens on {} and asks {}; agents with rules about names: {}",
+        found.listening.join(" and "),
+        found.servers.join(", "),
+        found.agents.len()
+    ))
 }
 
 fn tables(out: &mut Output, report: &Doctor) -> std::io::Result<()> {

@@ -114,12 +114,7 @@ fn decision(event: &Value, parts: &mut Vec<(Colour, String)>) {
     let object = &event["object"];
     let object = match object["path"].as_str() {
         Some(path) => path.to_owned(),
-        None => format!(
-            "{}:{}/{}",
-            object["address"].as_str().unwrap_or("?"),
-            object["port"],
-            object["protocol"].as_str().unwrap_or("?")
-        ),
+        None => place(object),
     };
     let why = match event["rule"].as_str() {
         Some(rule) => format!("  rule {rule}"),
@@ -130,6 +125,18 @@ fn decision(event: &Value, parts: &mut Vec<(Colour, String)>) {
         _ => String::new(),
     };
     parts.push((Colour::Plain, format!("{verb} {object}{times}{why}")));
+}
+
+/// A place in a network, with the name that led to it; or the name that was asked for.
+fn place(object: &Value) -> String {
+    let name = object["name"].as_str();
+    let host = match (object["address"].as_str(), name) {
+        (Some(address), Some(name)) => format!("{address} ({name})"),
+        (Some(host), None) | (None, Some(host)) => host.to_owned(),
+        (None, None) => "?".to_owned(),
+    };
+    let protocol = object["protocol"].as_str().unwrap_or("?");
+    format!("{host}:{}/{protocol}", object["port"])
 }
 
 fn exit(event: &Value) -> String {

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::output::{Colour, Output, time};
 use super::{Outcome, client};
-use crate::api::Status;
+use crate::api::{Resolver, Status};
+use crate::sinks::ledger::HealthReport;
 
 pub(super) fn run(socket: &Path, json: bool) -> Outcome {
     let status: Status = client::get(socket, "/v1/status")?;
@@ -60,14 +61,10 @@ pub(super) fn run(socket: &Path, json: bool) -> Outcome {
         status.runs, status.tagged_tasks
     );
     out.parts(&fact("runs", plain, text))?;
+    let (colour, text) = resolver(&status.resolver);
+    out.parts(&fact("resolver", colour, text))?;
     let ledger = &status.ledger;
-    let (colour, text) = match &ledger.last_error {
-        Some(error) if !ledger.healthy => (Colour::Bad, format!("NOT WRITTEN: {error}")),
-        _ => (
-            plain,
-            format!("{}, records written: {}", ledger.file, ledger.records),
-        ),
-    };
+    let (colour, text) = written(ledger);
     out.parts(&fact("ledger", colour, text))?;
     if ledger.lost > 0 {
         let text = format!("{} records lost since the daemon started", ledger.lost);
@@ -76,4 +73,25 @@ pub(super) fn run(socket: &Path, json: bool) -> Outcome {
     let metrics = status.metrics.unwrap_or_else(|| "not served".to_owned());
     out.parts(&fact("metrics", plain, metrics))?;
     Ok(out.flush()?)
+}
+
+fn resolver(found: &Resolver) -> (Colour, String) {
+    if found.is_missed() {
+        let agents = found.agents.join(", ");
+        (Colour::Bad, format!("NOT LISTENING, needed by {agents}"))
+    } else if found.listening.is_empty() {
+        (Colour::Plain, "not listening".to_owned())
+    } else {
+        (Colour::Plain, found.listening.join(", "))
+    }
+}
+
+fn written(ledger: &HealthReport) -> (Colour, String) {
+    match &ledger.last_error {
+        Some(error) if !ledger.healthy => (Colour::Bad, format!("NOT WRITTEN: {error}")),
+        _ => {
+            let text = format!("{}, records written: {}", ledger.file, ledger.records);
+            (Colour::Plain, text)
+        }
+    }
 }

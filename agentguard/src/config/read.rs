@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Config, Log, Metrics};
+use super::{Config, Log, Metrics, Resolver};
 use crate::exporter::tls;
 use crate::log;
 use crate::policy::check::fields::{Checker, Field, Fields};
@@ -18,13 +18,14 @@ use crate::policy::{duration, yaml};
 use crate::sinks::ledger::Fsync;
 
 /// Keys of the file.
-pub(super) const KEYS: [&str; 12] = [
+pub(super) const KEYS: [&str; 13] = [
     "agents_dir",
     "state_dir",
     "runtime_dir",
     "pins_dir",
     "socket_group",
     "metrics",
+    "resolver",
     "ledger",
     "accept_degraded",
     "log",
@@ -124,6 +125,7 @@ impl Reader<'_> {
             "socket_group" => self.word(field, account, |config, name| config.socket_group = name),
             "slice" => self.word(field, slice, |config, name| config.slice = name),
             "metrics" => self.metrics(field),
+            "resolver" => self.resolver(field),
             "ledger" => self.ledger(field),
             "log" => self.log(field),
             _ => self.accept_degraded(field),
@@ -197,6 +199,35 @@ impl Reader<'_> {
     fn needed_path(&mut self, fields: &Fields<'_>, name: &str, help: &str) -> Option<PathBuf> {
         let field = self.checker.required(fields, name, help)?;
         self.checker.parsed(field.value, name, absolute)
+    }
+
+    fn resolver(&mut self, field: Field<'_>) {
+        let keys = ["enabled", "port", "resolv_conf"];
+        let Some(fields) = self
+            .checker
+            .mapping(field.value, field.key_span, "resolver", &keys)
+        else {
+            return;
+        };
+        let mut resolver = Resolver::default();
+        if let Some(field) = fields.get("enabled") {
+            let enabled = self.checker.truth(field.value, "resolver.enabled");
+            resolver.enabled = enabled.unwrap_or(true);
+        }
+        if let Some(field) = fields.get("port")
+            && !matches!(field.value.value, Value::Null)
+        {
+            let most = u32::from(u16::MAX);
+            let port = self.checker.number(field.value, "resolver.port", 1, most);
+            resolver.port = port.and_then(|port| port.try_into().ok());
+        }
+        if let Some(field) = fields.get("resolv_conf") {
+            let path = self
+                .checker
+                .parsed(field.value, "resolver.resolv_conf", absolute);
+            resolver.resolv_conf = path.unwrap_or(resolver.resolv_conf);
+        }
+        self.config.resolver = resolver;
     }
 
     fn ledger(&mut self, field: Field<'_>) {

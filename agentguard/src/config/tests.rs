@@ -42,6 +42,7 @@ socket_group: 998
 metrics:
   listen: '[::1]:9999'
   tls: { cert: /c, key: /k, client_ca: /ca }
+resolver: { enabled: false, port: 5354, resolv_conf: /rc }
 ledger: { fsync: interval, interval: 5s }
 accept_degraded: [files, exec]
 log: { level: debug, format: json }
@@ -63,6 +64,11 @@ slice: test.slice
                 client_ca: Some("/ca".into()),
             }),
         }),
+        resolver: Resolver {
+            enabled: false,
+            port: Some(5_354),
+            resolv_conf: "/rc".into(),
+        },
         fsync: Fsync::Interval(Duration::from_secs(5)),
         accept_degraded: BTreeSet::from(["exec".into(), "files".into()]),
         log: Log {

@@ -311,6 +311,7 @@ impl Control {
             },
             runs: report.runs,
             tagged_tasks: report.tagged_tasks,
+            resolver: report.resolver.clone(),
             ledger: self.ledger.report(),
             subscribers: self.subscribers.count(),
             metrics: self.facts.metrics.clone(),

@@ -148,8 +148,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// An address in text.
-pub(super) fn address(object: &decode::AddressObject) -> AddressObject {
+/// An address in text, with the name that it was given for.
+pub(super) fn address(object: &decode::AddressObject, name: Option<&str>) -> AddressObject {
     AddressObject {
         address: object.address.map(|address| address.to_string()),
         port: object.port,
@@ -157,7 +157,7 @@ pub(super) fn address(object: &decode::AddressObject) -> AddressObject {
             Transport::Tcp | Transport::Udp => object.transport.name().to_owned(),
             Transport::Other => object.protocol.to_string(),
         },
-        name: None,
+        name: name.map(str::to_owned),
         family: object.address.is_none().then_some(object.family),
     }
 }

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::mounts::Mounts;
+use super::resolver::Resolver;
 use super::{Base, Daemon, DaemonError, facts, mounts, system, watchdog};
 use crate::agents::Registry;
 use crate::clock::Timestamp;
@@ -53,9 +54,9 @@ pub(super) async fn start(config: Config, port: Box<dyn Port>) -> Result<Daemon,
             system("set up the metrics")(std::io::Error::other(error.to_string()))
         })?);
     let (base, names) = open_base(&config, port, &metrics)?;
-    match enforce(&config, &base, names).await {
-        Ok((loader, watched)) => match serve(&config, &base, &loader, metrics).await {
-            Ok(served) => Ok(served.into_daemon(base, loader, watched).await),
+    match enforce(&config, &base, names, &metrics).await {
+        Ok(enforced) => match serve(&config, &base, &enforced.loader, metrics).await {
+            Ok(served) => Ok(served.into_daemon(base, enforced).await),
             Err(error) => {
                 base.stop().await;
                 Err(error)
@@ -68,12 +69,21 @@ pub(super) async fn start(config: Config, port: Box<dyn Port>) -> Result<Daemon,
     }
 }
 
+/// The policies in force, and what they need.
+struct Enforced {
+    loader: Arc<Loader>,
+    watched: Mounts,
+    /// The resolver at work.
+    resolver: JoinSet<()>,
+}
+
 /// Puts the policies in force.
 async fn enforce(
     config: &Config,
     base: &Base,
     names: Option<Arc<PolicyNames>>,
-) -> Result<(Arc<Loader>, Mounts), DaemonError> {
+    metrics: &Metrics,
+) -> Result<Enforced, DaemonError> {
     let engine = &base.engine;
     let record_start = |engine: &mut Engine| {
         engine.emit(Kind::DaemonStarted, Detail::Daemon(facts(engine.port())));
@@ -83,15 +93,25 @@ async fn enforce(
     let watched = Mounts::watch(&config.mountinfo).map_err(system("watch the host's mounts"))?;
     warn_unknown_protections(config, engine).await;
     let links = start_links(engine).await?;
+    // Bound before, answering after the load: what is asked meanwhile waits.
+    let opened = Resolver::open(config, engine, metrics).await?;
     let loader = Arc::new(Loader::new(engine.clone(), sources(config), names));
     loader.load(Trigger::Start).await?;
+    let mut resolver = JoinSet::new();
+    if let Some(opened) = opened {
+        opened.serve(&mut resolver);
+    }
     if !links.settled(LINKS).await {
         tracing::warn!(
             "looking for files with several names takes longer than {} s; until it is done such a file is judged by the name it is reached by",
             LINKS.as_secs()
         );
     }
-    Ok((loader, watched))
+    Ok(Enforced {
+        loader,
+        watched,
+        resolver,
+    })
 }
 
 /// The thread that looks for files with several names, where the kernel asks for them.
@@ -154,7 +174,12 @@ async fn serve(
 
 impl Served {
     /// The daemon is complete: the service manager is told.
-    async fn into_daemon(mut self, base: Base, loader: Arc<Loader>, watched: Mounts) -> Daemon {
+    async fn into_daemon(mut self, base: Base, enforced: Enforced) -> Daemon {
+        let Enforced {
+            loader,
+            watched,
+            resolver,
+        } = enforced;
         let notifier = Arc::new(Notifier::from_environment());
         self.tasks
             .spawn(mounts::follow(watched, Arc::clone(&loader)));
@@ -181,6 +206,7 @@ impl Served {
             tls: self.tls,
             api: self.api,
             tasks: self.tasks,
+            resolver,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The whole daemon over a kernel in memory: policies from files, requests over
 //! the socket, records from the ring, events in the ledger.
 
+mod names;
+
 use std::fs;
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
@@ -93,7 +95,7 @@ impl Host {
         self.config().socket()
     }
 
-    fn launch(&self, uid: u32, operator: bool) -> Launch {
+    pub fn launch(&self, uid: u32, operator: bool) -> Launch {
         let pid = self.child.id();
         Launch {
             agent: "coder".to_owned(),
@@ -145,7 +147,7 @@ async fn get<T: serde::de::DeserializeOwned + Send + 'static>(socket: PathBuf, t
     answer.unwrap().unwrap()
 }
 
-async fn launch(daemon: &Daemon, launch: Launch) -> Result<Started, LaunchError> {
+pub(crate) async fn launch(daemon: &Daemon, launch: Launch) -> Result<Started, LaunchError> {
     daemon
         .base
         .engine

@@ -198,6 +198,8 @@ impl Engine {
                 return Err(error.into());
             }
         };
+        // Before its first question.
+        self.names_of_run(tag);
         // The records of the process come after this in the pipeline's queue.
         self.tell(sweep::announcement(&run));
         match self.port.enrol(tag, process.pid, process.pidfd.as_fd()) {
@@ -215,6 +217,7 @@ impl Engine {
     }
 
     fn free_slot(&mut self, tag: agentguard_common::identity::Tag) {
+        self.forget_names_of(tag.run_serial);
         if let Err(error) = self.port.end_run(tag) {
             tracing::error!("the slot of a run that did not start was not freed: {error}");
         }

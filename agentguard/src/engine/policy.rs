@@ -370,7 +370,7 @@ impl Engine {
         names: Arc<PolicyNames>,
         trigger: Trigger,
     ) -> Result<Loaded, LoadError> {
-        self.port.put_policy(compiled)?;
+        self.put_with_names(compiled, &names)?;
         self.links
             .policy(Scope::of(compiled), trigger == Trigger::Mounts);
         let mounts = Arc::new(compiled.mounts.clone());

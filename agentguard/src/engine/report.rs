@@ -25,6 +25,8 @@ pub struct StatusReport {
     pub runs: usize,
     /// Live tagged tasks.
     pub tagged_tasks: u64,
+    /// The resolver of names.
+    pub resolver: api::Resolver,
 }
 
 /// An agent in force.
@@ -46,6 +48,7 @@ impl Engine {
             protections: self.port.protections(),
             runs: self.runs.live().count(),
             tagged_tasks: self.port.tagged_tasks(),
+            resolver: self.resolver(),
         }
     }
 
@@ -62,6 +65,7 @@ impl Engine {
             tables: self.port.fills().iter().map(Into::into).collect(),
             errors: counters.collect(),
             links: self.links.report(),
+            resolver: Some(self.resolver()),
         }
     }
 
@@ -137,6 +141,7 @@ impl Engine {
             fills: self.port.fills(),
             tagged_tasks: self.port.tagged_tasks(),
             active_runs,
+            name_grants: self.grant_count(),
             generation: self.policy.generation,
             loaded: self.policy.loaded,
             ledger,

@@ -17,8 +17,11 @@ use crate::runs::Run;
 impl Engine {
     /// Tells the pipeline about the runs that were read from the disk.
     pub(super) fn announce_live_runs(&mut self) {
-        let known: Vec<Message> = self.runs.live().map(|run| announcement(run)).collect();
-        self.outbox.extend(known);
+        let known: Vec<Arc<Run>> = self.runs.live().cloned().collect();
+        for run in known {
+            self.names_of_run(run.tag());
+            self.tell(announcement(&run));
+        }
     }
 
     /// Compares both sides once.
@@ -82,6 +85,7 @@ impl Engine {
 
     fn close(&mut self, run: Arc<Run>, kernel: Option<KernelRun>, ended_by: &'static str) {
         self.ending.closing.insert(run.serial);
+        self.forget_names_of(run.serial);
         self.tell(Message::RunEnded(Box::new(RunEnding {
             run,
             kernel,
@@ -150,7 +154,10 @@ impl Engine {
             kernel.id
         );
         match self.runs.add(run) {
-            Ok(run) => self.tell(announcement(&run)),
+            Ok(run) => {
+                self.names_of_run(run.tag());
+                self.tell(announcement(&run));
+            }
             Err(error) => tracing::error!("{error}"),
         }
     }

@@ -128,6 +128,17 @@ impl Banks {
         })
     }
 
+    /// The generation in force: that of the newest head; 0 if there is none.
+    pub fn generation(&self) -> u32 {
+        (1..limits::AGENTS)
+            .filter_map(|agent| self.heads.get(agent))
+            .filter(|slot| *slot != 0)
+            .filter_map(|slot| self.policies.get(slot))
+            .map(|record| record.generation)
+            .max()
+            .unwrap_or(0)
+    }
+
     /// Puts a policy in force.
     pub fn put(&mut self, policy: &Compiled) -> Result<(), KernelError> {
         let bank = 1 - self.current;
@@ -142,10 +153,10 @@ impl Banks {
                 bank * limits::AGENTS + agent.index,
                 self.current * limits::AGENTS + agent.index,
             );
-            let record = PolicyRecord {
-                flags: self.policies.get(old).map_or(0, |old| old.flags),
-                ..shift_record(agent.record, bank)
-            };
+            let known = self.policies.get(old).map_or(0, |old| old.flags);
+            let mut record = shift_record(agent.record, bank);
+            // What is known of links holds until they were looked at anew.
+            record.flags |= known & policy_flag::LINKS_FULL;
             if !self.policies.set(slot, record) {
                 return Err(KernelError::Limit {
                     what: "agents",
@@ -271,8 +282,11 @@ impl Banks {
         let slot = self.current * limits::AGENTS + agent;
         let at = std::mem::offset_of!(PolicyRecord, flags);
         if let Some(flags) = self.policies.atomic_u32(slot, at) {
-            let full = u32::from(is_full) * policy_flag::LINKS_FULL;
-            flags.store(full, Ordering::SeqCst);
+            if is_full {
+                flags.fetch_or(policy_flag::LINKS_FULL, Ordering::SeqCst);
+            } else {
+                flags.fetch_and(!policy_flag::LINKS_FULL, Ordering::SeqCst);
+            }
         }
     }
 

@@ -5,13 +5,15 @@ use std::fs::File;
 use std::io::Read;
 use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use agentguard_common::counter::Counter;
 use agentguard_common::event::{Fold, FoldKey, Header};
-use agentguard_common::identity::{EnrolRequest, RunRecord, Tag, run_state};
+use agentguard_common::identity::{EnrolRequest, RunRecord, Tag, policy_flag, run_state};
 use agentguard_common::limits;
 use agentguard_common::names::map;
+use agentguard_common::resolver::{Asker, AskerKey, Grant, GrantKey, ResolverRecord};
 use agentguard_common::verb::Verb;
 use agentguard_common::verdict::{Mode, Verdict};
 use aya::maps::{Map, MapData, RingBuf};
@@ -20,8 +22,8 @@ use super::banks::Banks;
 use super::load::{self, Loaded, failed, links_dir};
 use super::table::Table;
 use super::{
-    DecisionCount, Fill, Hook, KernelError, KernelRun, LinkRow, NewRun, Options, Port, Protection,
-    RawRecord, protections, sys,
+    Askers, DecisionCount, Fill, Hook, KernelError, KernelRun, LinkRow, NewRun, Options, Port,
+    Protection, RawRecord, protections, sys,
 };
 use crate::policy::compile::Compiled;
 
@@ -29,6 +31,8 @@ pub use super::load::unload;
 
 /// The kernel side of a running daemon.
 pub struct Bpf {
+    /// Programs that are attached and detached as policies want it.
+    object: aya::Ebpf,
     options: Options,
     hooks: Vec<Hook>,
     lsm_obstacle: Option<(String, String)>,
@@ -41,6 +45,11 @@ pub struct Bpf {
     tasks: OwnedFd,
     enrol: OwnedFd,
     folds: OwnedFd,
+    grants: OwnedFd,
+    /// What is in `grants`, for the daemon alone writes it.
+    granted: HashSet<GrantKey>,
+    askers: OwnedFd,
+    resolver: Table<ResolverRecord>,
     denials: RingBuf<MapData>,
     audit: RingBuf<MapData>,
     linked: RingBuf<MapData>,
@@ -69,10 +78,16 @@ pub fn open(options: &Options) -> Result<Bpf, KernelError> {
     let (counters, live) = (maps(map::COUNTERS)?, maps(map::LIVE)?);
     let (tasks, enrol) = (maps(map::TASKS)?, maps(map::ENROL)?);
     let folds = maps(map::FOLDS)?;
+    let (grants, askers) = (maps(map::GRANTS)?, maps(map::ASKERS)?);
+    let granted = sys::keys(grants.as_fd())
+        .map_err(|error| failed("reading what runs were given for names", &error))?;
+    let resolver =
+        Table::map(maps(map::RESOLVER)?, 1).map_err(|error| failed("mapping RESOLVER", &error))?;
     let denials = ring(&mut object, map::DENIALS)?;
     let audit = ring(&mut object, map::AUDIT)?;
     let linked = ring(&mut object, map::LINKED)?;
     Ok(Bpf {
+        object,
         options: options.clone(),
         hooks,
         lsm_obstacle,
@@ -85,6 +100,10 @@ pub fn open(options: &Options) -> Result<Bpf, KernelError> {
         tasks,
         enrol,
         folds,
+        grants,
+        granted: granted.into_iter().collect(),
+        askers,
+        resolver,
         denials,
         audit,
         linked,
@@ -93,8 +112,13 @@ pub fn open(options: &Options) -> Result<Bpf, KernelError> {
 
 /// A file descriptor of a map of its own, whatever type aya takes it for.
 fn fd(object: &aya::Ebpf, name: &str) -> Result<OwnedFd, KernelError> {
-    let Some(Map::Array(data) | Map::HashMap(data) | Map::RingBuf(data) | Map::Unsupported(data)) =
-        object.map(name)
+    let Some(
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::RingBuf(data)
+        | Map::Unsupported(data),
+    ) = object.map(name)
     else {
         return Err(missing(name));
     };
@@ -150,7 +174,23 @@ impl Port for Bpf {
     }
 
     fn put_policy(&mut self, policy: &Compiled) -> Result<(), KernelError> {
-        self.banks.put(policy)
+        let names = policy
+            .agents
+            .iter()
+            .any(|agent| agent.record.flags & policy_flag::NAMES != 0);
+        // Where LSM programs are refused they decide as well, and stay.
+        if self.lsm_obstacle.is_some() {
+            return self.banks.put(policy);
+        }
+        // Before the first question, and until the last policy that has names is gone.
+        if names {
+            load::follow_names(&mut self.object, &self.options, &mut self.hooks, true)?;
+        }
+        self.banks.put(policy)?;
+        if !names {
+            load::follow_names(&mut self.object, &self.options, &mut self.hooks, false)?;
+        }
+        Ok(())
     }
 
     fn start_run(&mut self, run: &NewRun) -> Result<Tag, KernelError> {
@@ -275,6 +315,48 @@ impl Port for Bpf {
         self.banks.put_links(links, replace)
     }
 
+    fn generation(&self) -> u32 {
+        self.banks.generation()
+    }
+
+    fn put_grants(&mut self, grants: &[(GrantKey, Grant)]) -> Result<(), KernelError> {
+        let (keys, values): (Vec<GrantKey>, Vec<Grant>) = grants.iter().copied().unzip();
+        // Also those that fail: some may be there.
+        self.granted.extend(&keys);
+        sys::update_batch(self.grants.as_fd(), &keys, &values)
+            .map_err(|error| failed("writing what runs were given for names", &error))
+    }
+
+    fn remove_grants(&mut self, keys: &[GrantKey]) -> Result<(), KernelError> {
+        for key in keys {
+            sys::delete(self.grants.as_fd(), key)
+                .map_err(|error| failed("removing what a run was given for names", &error))?;
+            self.granted.remove(key);
+        }
+        Ok(())
+    }
+
+    fn grants(&self) -> Result<Vec<(GrantKey, Grant)>, KernelError> {
+        let broken = |error| failed("reading what runs were given for names", &error);
+        let mut found = Vec::new();
+        for key in sys::keys::<GrantKey>(self.grants.as_fd()).map_err(broken)? {
+            let grant = sys::lookup(self.grants.as_fd(), &key).map_err(broken)?;
+            found.extend(grant.map(|grant| (key, grant)));
+        }
+        Ok(found)
+    }
+
+    fn askers(&self) -> Result<Arc<dyn Askers>, KernelError> {
+        let copy = self.askers.try_clone();
+        copy.map(|fd| Arc::new(AskerMap(fd)) as Arc<dyn Askers>)
+            .map_err(|error| failed("keeping map ASKERS", &error))
+    }
+
+    fn set_resolver(&mut self, record: &ResolverRecord) -> Result<(), KernelError> {
+        self.resolver.set(0, *record);
+        Ok(())
+    }
+
     fn decisions(&self) -> Vec<DecisionCount> {
         let mut counts = Vec::new();
         for agent in 0..limits::AGENTS {
@@ -328,6 +410,11 @@ impl Port for Bpf {
             used: self.tagged_tasks(),
             limit: u64::from(limits::TASKS),
         });
+        fills.push(Fill {
+            map: map::GRANTS,
+            used: self.granted.len() as u64,
+            limit: u64::from(limits::GRANTS),
+        });
         fills
     }
 
@@ -350,6 +437,18 @@ impl Port for Bpf {
                 into.extend(parse(&record));
             }
         }
+    }
+}
+
+/// Map `ASKERS`.
+struct AskerMap(OwnedFd);
+
+impl Askers for AskerMap {
+    fn get(&self, key: &AskerKey) -> Option<Asker> {
+        sys::lookup(self.0.as_fd(), key).unwrap_or_else(|error| {
+            tracing::error!("who asks the resolver cannot be read: {error}");
+            None
+        })
     }
 }
 

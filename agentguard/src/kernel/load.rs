@@ -11,24 +11,28 @@ use std::path::{Path, PathBuf};
 
 use agentguard_common::names;
 use aya::programs::links::FdLink;
-use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, Iter, Lsm};
+use aya::programs::{BtfTracePoint, Iter, Lsm};
 use aya::{Ebpf, EbpfLoader};
 
 use super::btf::{self, Btf};
 use super::fields;
 use super::probe::{self, Host};
 use super::programs::{Attach, PROGRAMS, Program, Role};
-use super::{Hook, KernelError, Options, sys};
+use super::{Hook, KernelError, Options, cgroup, sys};
 
 /// The object that `cargo xtask build-ebpf` builds.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("agentguard.bpf.o");
 
 /// Maps that are pinned: everything but constants.
-pub const PINNED_MAPS: [&str; 22] = {
+pub const PINNED_MAPS: [&str; 26] = {
     use agentguard_common::names::map;
     [
         map::TASKS,
         map::TASKS_BY_ADDRESS,
+        map::SOCKETS,
+        map::GRANTS,
+        map::ASKERS,
+        map::RESOLVER,
         map::LIVE,
         map::ENROL,
         map::RUNS,
@@ -183,6 +187,8 @@ fn open(
     let seed = seed()?;
     loader.override_global("KEPT_SEED", &seed, true);
     loader.override_global("LSM_ATTACHED", &lsm, true);
+    let sendpage = u8::from(types.has_function("kernel_sendpage"));
+    loader.override_global("SENDPAGE", &sendpage, true);
     if let Some(options) = pins {
         let maps = maps_dir(options);
         for name in PINNED_MAPS {
@@ -227,15 +233,17 @@ pub fn try_out(host: &Host) -> Tried {
         let mut object = open(None, &types, host, &Addresses::default(), true)?;
         let lsm_obstacle = trial(&mut object, &aya_btf)?;
         let mut works = Vec::new();
-        for program in PROGRAMS
-            .iter()
-            .filter(|program| matches!(program.role, Role::Fallback(_)))
-        {
+        for program in PROGRAMS.iter().filter(|program| {
+            matches!(
+                program.role,
+                Role::Fallback(_) | Role::Second(_) | Role::Names(_)
+            )
+        }) {
             let loaded = match program.attach {
                 Attach::Tracepoint(name) => {
                     typed::<BtfTracePoint>(&mut object, program.name)?.load(name, &aya_btf)
                 }
-                _ => typed::<CgroupSockAddr>(&mut object, program.name)?.load(),
+                _ => cgroup::load(&mut object, program.name)?,
             };
             if loaded.is_ok() {
                 works.push(program.name);
@@ -293,6 +301,14 @@ fn attach(
     hook.reason = match (program.role, lsm_obstacle) {
         (Role::Lsm(_) | Role::LsmIfPresent(_), Some((why, _))) => Some(why.clone()),
         (Role::Fallback(_), None) => Some("not needed: LSM programs are attached".to_owned()),
+        (Role::Second(_) | Role::Names(_), _) if options.cgroup_root.is_none() => {
+            tracing::warn!(
+                "this host has no cgroup v2 hierarchy mounted: {} is not attached; mount one (`mount \
+                 -t cgroup2 none /sys/fs/cgroup/unified`), or set `cgroup_root`",
+                program.name
+            );
+            Some("this host has no cgroup v2 hierarchy mounted".to_owned())
+        }
         _ => program.fits(types).err(),
     };
     if hook.reason.is_some() {
@@ -310,10 +326,20 @@ fn attach(
             _ => Ok(hook),
         };
     }
+    if matches!(program.role, Role::Names(_)) && lsm_obstacle.is_none() {
+        cgroup::load(object, program.name)?
+            .map_err(|error| failed(&format!("loading {}", program.name), &error))?;
+        hook.reason = Some(WITHOUT_NAMES.to_owned());
+        return Ok(hook);
+    }
     match place(object, program, options, aya_btf) {
         Ok(()) => hook.attached = true,
         // A stand-in that does not work is reported by `doctor`; everything else must.
-        Err(error) if matches!(program.role, Role::Fallback(_)) => {
+        Err(error)
+            if matches!(program.role, Role::Fallback(_))
+                || matches!(program.role, Role::Second(_) | Role::Names(_))
+                    && lsm_obstacle.is_some() =>
+        {
             hook.reason = Some(error.to_string());
         }
         Err(error) => return Err(error),
@@ -370,18 +396,56 @@ fn place(
                     next: "mount -t cgroup2 none /sys/fs/cgroup/unified, or set `cgroup_root`"
                         .to_owned(),
                 })?;
-            let cgroup = File::open(root).map_err(|error| failed(&what, &error))?;
-            let typed: &mut CgroupSockAddr = typed(object, program.name)?;
-            typed.load().map_err(|error| failed(&what, &error))?;
-            // A link always allows others beside it; the flag is for attaching without one.
-            let id = typed
-                .attach(cgroup, CgroupAttachMode::Single)
-                .map_err(|error| failed(&what, &error))?;
-            let link = typed.take_link(id).map_err(|error| failed(&what, &error))?;
-            link.try_into().map_err(|error| failed(&what, &error))?
+            let root = File::open(root).map_err(|error| failed(&what, &error))?;
+            cgroup::load(object, program.name)?.map_err(|error| failed(&what, &error))?;
+            cgroup::attach(object, program.name, root)?
         }
     };
     pin(link, &links_dir(options), program.name)
+}
+
+/// Why a program that takes questions to the resolver is not attached.
+pub(super) const WITHOUT_NAMES: &str = "no policy has rules about names";
+
+/// Attaches the programs that take questions to the resolver, or detaches them: everybody's
+/// connections pass them.
+pub(super) fn follow_names(
+    object: &mut Ebpf,
+    options: &Options,
+    hooks: &mut [Hook],
+    wanted: bool,
+) -> Result<(), KernelError> {
+    for program in PROGRAMS
+        .iter()
+        .filter(|program| matches!(program.role, Role::Names(_)))
+    {
+        let Some(hook) = hooks.iter_mut().find(|hook| hook.program == program.name) else {
+            continue;
+        };
+        let pin_at = links_dir(options).join(program.name);
+        match &options.cgroup_root {
+            Some(root) if wanted && !hook.attached => {
+                let what = format!("attaching {}", program.name);
+                let root = File::open(root).map_err(|error| failed(&what, &error))?;
+                let link = cgroup::attach(object, program.name, root)?;
+                pin(link, &links_dir(options), program.name)?;
+                (hook.attached, hook.reason) = (true, None);
+            }
+            _ if wanted => {}
+            // Also what an earlier daemon left.
+            _ => {
+                match fs::remove_file(&pin_at) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(error) => {
+                        return Err(failed(&format!("removing {}", pin_at.display()), &error));
+                    }
+                }
+                (hook.attached, hook.reason) = (false, Some(WITHOUT_NAMES.to_owned()));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Pins a link, replacing an older one in one step. (bpffs allows no dots in names.)
@@ -403,9 +467,15 @@ fn remove_stale_links(options: &Options, hooks: &[Hook]) {
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
+        // Those that names need go or stay with the policy.
+        let follows = |program: &&Program| matches!(program.role, Role::Names(_));
         let current = hooks
             .iter()
-            .any(|hook| hook.attached && *hook.program == *name);
+            .any(|hook| hook.attached && *hook.program == *name)
+            || PROGRAMS
+                .iter()
+                .filter(follows)
+                .any(|program| *program.name == *name);
         if !current && fs::remove_file(entry.path()).is_ok() {
             tracing::info!(link = %entry.path().display(), "removed the link of an older program");
         }
@@ -481,20 +551,24 @@ pub fn unload(options: &Options) -> Result<Vec<PathBuf>, KernelError> {
     Ok(removed)
 }
 
-fn typed<'a, T>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut T, KernelError>
+pub(super) fn typed<'a, T>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut T, KernelError>
 where
     &'a mut T: TryFrom<&'a mut aya::programs::Program>,
 {
-    let missing = || KernelError::Failed {
+    object
+        .program_mut(name)
+        .ok_or_else(|| missing(name))?
+        .try_into()
+        .map_err(|_| missing(name))
+}
+
+/// The object lacks a program: it is not the one that was built with this daemon.
+pub(super) fn missing(name: &str) -> KernelError {
+    KernelError::Failed {
         what: format!("finding program {name}"),
         cause: "the built-in kernel object does not have it".to_owned(),
         next: "rebuild it: cargo xtask build-ebpf".to_owned(),
-    };
-    object
-        .program_mut(name)
-        .ok_or_else(missing)?
-        .try_into()
-        .map_err(|_| missing())
+    }
 }
 
 /// An error with its causes, on one line.

@@ -27,6 +27,11 @@ pub enum Role {
     LsmIfPresent(&'static str),
     /// Stands in for LSM programs, on hosts that refuse them.
     Fallback(&'static str),
+    /// Looks again at what others decided, on every host with a cgroup v2 hierarchy.
+    Second(&'static str),
+    /// Takes questions of the DNS to the daemon's resolver: attached while a policy has rules
+    /// about names. Stands in for LSM programs as well, and is always attached then.
+    Names(&'static str),
 }
 
 /// One program.
@@ -75,9 +80,25 @@ const fn cgroup(name: &'static str) -> Program {
     }
 }
 
+const fn second(name: &'static str) -> Program {
+    Program {
+        name,
+        attach: Attach::Cgroup,
+        role: Role::Second("network"),
+    }
+}
+
+const fn names(name: &'static str) -> Program {
+    Program {
+        name,
+        attach: Attach::Cgroup,
+        role: Role::Names("network"),
+    }
+}
+
 /// All programs, inheritance first: a task is never decided about before its
 /// children would be tagged.
-pub const PROGRAMS: [Program; 47] = [
+pub const PROGRAMS: [Program; 66] = [
     lsm("task_alloc", "task_alloc", 2, "identity"),
     lsm("task_free", "task_free", 1, "identity"),
     Program {
@@ -135,12 +156,32 @@ pub const PROGRAMS: [Program; 47] = [
     lsm("capable", "capable", 4, "files"),
     newer("uring_override_creds", "uring_override_creds", 1, "files"),
     lsm("ptrace_access_check", "ptrace_access_check", 2, "files"),
+    // Sockets are known before anything is sent through them.
+    lsm("socket_post_create", "socket_post_create", 5, "network"),
+    lsm("socket_create", "socket_create", 4, "network"),
+    lsm("socket_setsockopt", "socket_setsockopt", 3, "network"),
+    lsm("socket_bind", "socket_bind", 3, "network"),
+    lsm("socket_listen", "socket_listen", 2, "network"),
+    lsm("socket_accept", "socket_accept", 2, "network"),
+    lsm("sock_graft", "sock_graft", 2, "network"),
     lsm("socket_connect", "socket_connect", 3, "network"),
     lsm("socket_sendmsg", "socket_sendmsg", 3, "network"),
-    cgroup("cgroup_connect4"),
-    cgroup("cgroup_connect6"),
-    cgroup("cgroup_sendmsg4"),
-    cgroup("cgroup_sendmsg6"),
+    lsm("socket_recvmsg", "socket_recvmsg", 4, "network"),
+    lsm("unix_stream_connect", "unix_stream_connect", 3, "network"),
+    lsm("unix_may_send", "unix_may_send", 2, "network"),
+    lsm("netlink_send", "netlink_send", 2, "network"),
+    cgroup("cgroup_sock_create"),
+    cgroup("cgroup_bind4"),
+    cgroup("cgroup_bind6"),
+    names("cgroup_connect4"),
+    names("cgroup_connect6"),
+    names("cgroup_sendmsg4"),
+    names("cgroup_sendmsg6"),
+    names("cgroup_recvmsg4"),
+    names("cgroup_recvmsg6"),
+    names("cgroup_getpeername4"),
+    names("cgroup_getpeername6"),
+    second("cgroup_egress"),
 ];
 
 impl Program {
@@ -151,12 +192,7 @@ impl Program {
             Attach::Lsm(hook, _) => hook,
             Attach::Tracepoint(name) => name,
             Attach::TaskIterator => "task",
-            Attach::Cgroup => match self.name {
-                "cgroup_connect4" => "connect4",
-                "cgroup_connect6" => "connect6",
-                "cgroup_sendmsg4" => "sendmsg4",
-                _ => "sendmsg6",
-            },
+            Attach::Cgroup => self.name.strip_prefix("cgroup_").unwrap_or(self.name),
         }
     }
 

@@ -20,7 +20,7 @@ pub fn describe(
         ("exec", "executing programs"),
         (
             "network",
-            "connections and datagrams to IPv4 and IPv6 addresses",
+            "sockets, and what is sent through them and can be reached at them",
         ),
     ];
     all.into_iter()
@@ -56,6 +56,9 @@ fn stand_in(
         "cgroup_connect6",
         "cgroup_sendmsg4",
         "cgroup_sendmsg6",
+        "cgroup_sock_create",
+        "cgroup_bind4",
+        "cgroup_bind6",
     ];
     match name {
         "identity" if works("task_newtask") => (
@@ -65,7 +68,8 @@ fn stand_in(
         ),
         "network" if cgroup.iter().all(|name| works(name)) => (
             ProtectionStatus::Enforcing,
-            "decided in cgroup programs, which raw and packet sockets do not pass",
+            "decided in cgroup programs, which packet sockets, netlink and unix sockets, and sockets \
+             from elsewhere that are connected already do not pass",
         ),
         "files" | "exec" if host.landlock => (
             ProtectionStatus::Degraded,

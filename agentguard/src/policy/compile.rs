@@ -6,10 +6,11 @@
 //! same code as the kernel's, so an explanation cannot differ from a verdict.
 
 mod globs;
+pub mod named;
 mod nets;
 mod paths;
 pub mod protected;
-mod rules;
+pub mod rules;
 pub mod tables;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,7 @@ mod unsupported;
 
 use std::sync::Arc;
 
-use agentguard_common::identity::{NetRoots, PolicyRecord, privilege};
+use agentguard_common::identity::{NetRoots, PolicyRecord, policy_flag, privilege};
 use agentguard_common::limits;
 use agentguard_common::verb::Verb;
 use agentguard_common::verdict::{Mode, Verdict};
@@ -26,6 +27,7 @@ use super::diagnostic::Diagnostic;
 use super::manifest::{self, Manifest};
 use crate::mounts::MountTable;
 
+pub use named::NameRules;
 pub use tables::Tables;
 
 /// A compiled policy set.
@@ -52,6 +54,8 @@ pub struct CompiledAgent {
     pub rules: Vec<RuleRef>,
     /// The record that goes into the kernel.
     pub record: PolicyRecord,
+    /// Its rules about names.
+    pub names: Arc<NameRules>,
 }
 
 /// A rule as events name it.
@@ -89,18 +93,27 @@ pub fn compile(
     for (index, manifest) in set {
         warnings.extend(unsupported::findings(manifest));
         let list = rules::RuleList::of(manifest, own, &mut links, &mut warnings);
-        let record = match agent(&mut builder, *index, manifest, &list, mounts, generation) {
+        let default = manifest
+            .permissions
+            .default_verdict(manifest::Verb::Connect);
+        let names = NameRules::of(&list.connect, common_verdict(default));
+        warnings.extend(unsupported::crowded(manifest, &names));
+        let mut record = match agent(&mut builder, *index, manifest, &list, mounts, generation) {
             Ok(record) => record,
             Err(full) => {
                 errors.push(Diagnostic::about_manifest(manifest, &full.to_string()));
                 continue;
             }
         };
+        if !names.is_empty() {
+            record.flags |= policy_flag::NAMES;
+        }
         agents.push(CompiledAgent {
             index: *index,
             manifest: Arc::clone(manifest),
             rules: list.names(),
             record,
+            names: Arc::new(names),
         });
     }
     if errors.is_empty() {
@@ -168,6 +181,7 @@ fn privileges(manifest: &Manifest) -> u32 {
         .map(|privilege| match privilege.value {
             manifest::Privilege::PtraceOutside => privilege::PTRACE_OUTSIDE,
             manifest::Privilege::Mount => privilege::MOUNT,
+            manifest::Privilege::RawSockets => privilege::RAW_SOCKETS,
             manifest::Privilege::Devices => privilege::DEVICES,
             _ => 0,
         })

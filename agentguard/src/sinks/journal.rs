@@ -168,9 +168,18 @@ fn sentence(event: &Event) -> String {
 fn denial(event: &Event, decision: &Decision) -> String {
     let object = match &decision.object {
         Object::File(file) => file.path.clone(),
+        // A question to the resolver, which has no address yet and no process.
+        Object::Address(address) if event.process.is_none() => {
+            let name = address.name.as_deref().unwrap_or("more names");
+            format!("to {name} (asked for by {})", address.protocol)
+        }
         Object::Address(address) => format!(
-            "{}:{}/{}",
+            "{}{}:{}/{}",
             address.address.as_deref().unwrap_or("?"),
+            address
+                .name
+                .as_ref()
+                .map_or_else(String::new, |name| format!(" ({name})")),
             address.port,
             address.protocol
         ),
@@ -181,18 +190,17 @@ fn denial(event: &Event, decision: &Decision) -> String {
         (_, true) => "denied",
         (_, false) => "would be denied",
     };
-    let process = event.process.as_ref();
-    let program = process
-        .and_then(|process| process.exe.as_deref())
-        .or(process.map(|process| process.comm.as_str()))
-        .unwrap_or("?");
     let why = decision.rule.as_ref().map_or_else(
         || format!("reason {}", decision.reason.name()),
         |rule| format!("rule {rule}"),
     );
+    let verb = decision.verb.name();
+    let Some(process) = &event.process else {
+        return format!("{verb} {object} {outcome}, {why}");
+    };
+    let program = process.exe.as_deref().unwrap_or(&process.comm);
     format!(
-        "{} {object} {outcome} for {program} (pid {}), {why}",
-        decision.verb.name(),
-        process.map_or(0, |process| process.pid),
+        "{verb} {object} {outcome} for {program} (pid {}), {why}",
+        process.pid
     )
 }

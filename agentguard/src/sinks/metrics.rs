@@ -5,6 +5,7 @@
 //! address or a host name: their number has no bound.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
 use agentguard_common::counter::Counter as KernelCounter;
 use agentguard_common::verb::Verb;
@@ -16,6 +17,7 @@ use prometheus::{Encoder, IntCounter, IntCounterVec, Opts, TextEncoder};
 use crate::clock::Timestamp;
 use crate::event::Kind;
 use crate::kernel::{Fill, Hook, Protection, ProtectionStatus};
+use crate::names::{Count, Counters};
 use crate::sinks::ledger::HealthReport;
 
 /// What the daemon itself counts.
@@ -24,6 +26,7 @@ pub struct Metrics {
     drops: IntCounterVec,
     runs_started: IntCounter,
     load_failures: IntCounter,
+    names: OnceLock<Arc<Counters>>,
 }
 
 /// What is read from the kernel and the daemon's state for one scrape.
@@ -42,6 +45,8 @@ pub struct Snapshot {
     pub tagged_tasks: u64,
     /// Live runs by (agent, environment).
     pub active_runs: BTreeMap<(String, String), u64>,
+    /// Addresses that runs hold for names.
+    pub name_grants: usize,
     /// Policy generation in force.
     pub generation: u32,
     /// When it came into force.
@@ -107,7 +112,14 @@ impl Metrics {
                 "agentguard_policy_load_failures_total",
                 "Policy loads refused since the daemon started; the policy in force stayed.",
             )?,
+            names: OnceLock::new(),
         })
+    }
+
+    /// What the resolver counts; it counts nothing where there is none.
+    pub fn set_names(&self, counters: Arc<Counters>) {
+        // There is one resolver: it is set once.
+        let _ = self.names.set(counters);
     }
 
     /// An event was published.
@@ -143,6 +155,7 @@ impl Metrics {
             self.dropped(snapshot),
             kernel_errors(snapshot),
             active_runs(snapshot),
+            self.names_asked(),
             map_fill(
                 snapshot,
                 "agentguard_map_entries",
@@ -166,6 +179,20 @@ impl Metrics {
         let mut text = Vec::new();
         TextEncoder::new().encode(&families, &mut text)?;
         String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+    }
+
+    /// What became of the questions to the resolver.
+    fn names_asked(&self) -> MetricFamily {
+        let samples = Count::ALL.map(|count| {
+            let counters = self.names.get();
+            let number = counters.map_or(0, |counters| counters.get(count));
+            counter_sample(&[("result", count.name())], number)
+        });
+        counter(
+            "agentguard_names_asked_total",
+            "Questions of agents to the resolver since the daemon started, and what became of them: messages counts all, answered those that got an answer, refused those that the policy refused.",
+            samples.into(),
+        )
     }
 
     /// The daemon's own drops and the kernel's full rings, in one family.
@@ -287,6 +314,11 @@ fn scalars(snapshot: &Snapshot) -> Vec<MetricFamily> {
             "agentguard_tagged_tasks",
             "Live tasks that carry a tag.",
             snapshot.tagged_tasks as f64,
+        ),
+        one_gauge(
+            "agentguard_name_grants",
+            "Addresses that live runs hold for names.",
+            snapshot.name_grants as f64,
         ),
         one_gauge(
             "agentguard_policy_generation",

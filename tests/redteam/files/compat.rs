@@ -200,15 +200,18 @@ pub const ATTEMPTS: &[Attempt] = &[
     .lacks(LACKS),
 ];
 
-fn x32(step: &str, number: i64, arguments: &mut [Arg<'_>]) -> Try<i64> {
+/// A call of the x32 table.
+pub fn x32(step: &str, number: i64, arguments: &mut [Arg<'_>]) -> Try<i64> {
     sys::by_number(&format!("x32 {step}"), X32 | number, arguments)
 }
 
 /// Memory below 4 GiB, in slots of a page.
-struct Low(Map);
+#[derive(Debug)]
+pub struct Low(Map);
 
 impl Low {
-    fn new() -> Try<Self> {
+    /// Maps it, if there is the table.
+    pub fn new() -> Try<Self> {
         let flags = MAP_PRIVATE | MAP_ANONYMOUS | libc::MAP_32BIT;
         let low = Self(Map::new(3 * 4096, PROT_READ | PROT_WRITE, flags, -1, 0)?);
         // Where the table is switched off, the instruction is a fault.
@@ -223,7 +226,7 @@ impl Low {
     }
 
     /// Copies bytes to a slot; their address.
-    fn bytes(&self, slot: usize, bytes: &[u8]) -> u32 {
+    pub fn bytes(&self, slot: usize, bytes: &[u8]) -> u32 {
         for (at, byte) in bytes.iter().enumerate().take(4096) {
             // SAFETY: within the slot, which is within the mapping.
             unsafe { self.0.address.add(slot * 4096 + at).write_volatile(*byte) };
@@ -235,8 +238,9 @@ impl Low {
         self.bytes(slot, sys::c_path(path).as_bytes_with_nul())
     }
 
+    /// A call of the 32-bit table.
     #[expect(clippy::unused_self, reason = "arguments are addresses in it")]
-    fn call(&self, step: &str, number: u32, arguments: [u32; 5]) -> Try<i32> {
+    pub fn call(&self, step: &str, number: u32, arguments: [u32; 5]) -> Try<i32> {
         match int80(number, arguments) {
             result if result < 0 => Err(Fail::new(format!("int80 {step}"), -result)),
             result => Ok(result),

@@ -283,6 +283,16 @@ impl<'a> Checker<'a> {
         }
     }
 
+    /// `true` or `false`.
+    pub fn truth(&mut self, node: &Node, path: &str) -> Option<bool> {
+        if let Value::Bool = node.value {
+            return Some(self.raw(node).eq_ignore_ascii_case("true"));
+        }
+        let help = Some("write true or false".to_owned());
+        self.wrong_type(node, path, "true or false", help);
+        None
+    }
+
     /// A whole number within bounds.
     pub fn number(&mut self, node: &Node, path: &str, min: u32, max: u32) -> Option<u32> {
         let bounds = Some(format!("write a whole number from {min} to {max}"));

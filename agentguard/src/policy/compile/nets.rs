@@ -49,8 +49,8 @@ pub fn compile(builder: &mut Builder, rules: &[NetRuleRef]) -> Result<(u32, u32)
                     rule,
                 });
             }
-            // Names have no address of their own; sockets with paths are not
-            // addresses. Neither admits anything here: closed.
+            // Names have no address of their own: what they admit depends on what the run
+            // is answered (`named`). Sockets with paths are not addresses.
             NetTarget::Name(_)
             | NetTarget::NameSuffix(_)
             | NetTarget::UnixPath(_)

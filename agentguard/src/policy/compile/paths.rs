@@ -10,7 +10,7 @@ mod below;
 
 use std::collections::HashMap;
 
-use agentguard_common::path::{Position, StartKey};
+use agentguard_common::path::{ABSTRACT_NAMES, Position, StartKey};
 use agentguard_common::verdict::Verdict;
 
 use super::super::manifest::Component;
@@ -52,6 +52,15 @@ pub fn compile(
             let key = StartKey { starts, device };
             agent.builder.add_start(key, start)?;
         }
+    }
+    let abstracts = list.abstracts.iter();
+    let abstracts = abstracts.map(|rule| (rule.pattern.clone(), rule)).collect();
+    let start = agent.position(abstracts)?;
+    if !start.is_dead() {
+        let device = ABSTRACT_NAMES;
+        agent
+            .builder
+            .add_start(StartKey { starts, device }, start)?;
     }
     Ok(unknown)
 }

@@ -333,6 +333,19 @@ pub fn own_places(state: &Path, agents: &Path, runtime: &Path, pins: &Path) -> V
     all
 }
 
+/// Where the daemon's own API is, for a protection of its runtime directory: agents may ask
+/// there about themselves, and the daemon knows who asks.
+#[must_use]
+pub fn api_of(protection: &Protection) -> Option<(String, Vec<Component>)> {
+    let directory = protection.text.strip_suffix("/**")?;
+    if protection.name != "agentguard-runtime" {
+        return None;
+    }
+    let text = format!("{directory}/agentguard.sock");
+    let pattern = PathPattern::parse(&text).ok()?;
+    Some((text, pattern.components().to_vec()))
+}
+
 /// A file, or a directory with everything below it.
 fn add_tree(all: &mut Vec<Protection>, name: &'static str, place: &str) {
     add(all, name, place, ALL, true);

@@ -8,7 +8,7 @@ use agentguard_common::verb::{Verb, Verbs};
 use agentguard_common::verdict::Verdict;
 
 use super::super::diagnostic::{Diagnostic, Severity};
-use super::super::manifest::{Component, Manifest, NetRule, PathPattern, Rule, RuleSet};
+use super::super::manifest::{Component, Manifest, NetRule, NetTarget, PathPattern, Rule, RuleSet};
 use super::{RuleRef, common_verdict, manifest_verb, protected};
 use crate::mounts::names;
 
@@ -77,6 +77,8 @@ pub struct NetRuleRef {
 pub struct RuleList {
     /// Path rules.
     pub paths: Vec<PathRule>,
+    /// Rules about abstract names of unix sockets.
+    pub abstracts: Vec<PathRule>,
     /// `connect` rules.
     pub connect: Vec<NetRuleRef>,
     /// `listen` rules.
@@ -106,6 +108,7 @@ impl RuleList {
     ) -> Self {
         let mut list = Self {
             paths: Vec::new(),
+            abstracts: Vec::new(),
             connect: Vec::new(),
             listen: Vec::new(),
             protected: 0,
@@ -135,6 +138,18 @@ impl RuleList {
             }
         }
         list.protected = u32::try_from(list.names.len()).unwrap_or(u32::MAX);
+        let all = protected::protections().iter().chain(own);
+        for (text, pattern) in all.filter_map(protected::api_of) {
+            let index = list.number(RuleRef {
+                text: format!("unix:{text}"),
+                at: "built-in:agentguard-api".to_owned(),
+                verb: Verb::Connect,
+                verdict: Verdict::Allow,
+            });
+            let verbs = Verbs::of(Verb::Connect);
+            list.paths
+                .push(PathRule::of_manifest(pattern, verbs, Verdict::Allow, index));
+        }
         for verb in PATH_VERBS {
             if let Some(rules) = own_rules(manifest, verb) {
                 list.add_paths(manifest, verb, rules, links, warnings);
@@ -147,6 +162,7 @@ impl RuleList {
                 verb,
                 verdict,
             });
+            list.add_unix(verb, verdict, &rule.matcher, index);
             let numbered = NetRuleRef {
                 rule: rule.matcher.clone(),
                 verdict,
@@ -171,6 +187,30 @@ impl RuleList {
         let index = u16::try_from(self.names.len()).unwrap_or(u16::MAX);
         self.names.push(rule);
         index
+    }
+
+    /// Rules about unix sockets are rules about names: those with a file about its path, the
+    /// others about names of a file system of their own.
+    fn add_unix(&mut self, verb: Verb, verdict: Verdict, rule: &NetRule, index: u16) {
+        match (&rule.target, verb) {
+            (NetTarget::UnixPath(pattern), Verb::Connect) => {
+                let pattern = pattern.components().to_vec();
+                let verbs = Verbs::of(Verb::Connect);
+                self.paths
+                    .push(PathRule::of_manifest(pattern, verbs, verdict, index));
+            }
+            (NetTarget::UnixAbstract(name), _) => {
+                let pattern = vec![Component::Exact(name.clone().into())];
+                let verbs = Verbs::of(match verb {
+                    Verb::Listen => Verb::Create,
+                    _ => Verb::Connect,
+                });
+                self.abstracts
+                    .push(PathRule::of_manifest(pattern, verbs, verdict, index));
+            }
+            // Binding to a path makes a name: `create`.
+            _ => {}
+        }
     }
 
     fn add_paths(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use agentguard_common::decision::{self, Subject};
-use agentguard_common::identity::{RunRecord, Tag, run_state};
+use agentguard_common::identity::{RunRecord, Tag, policy_flag, run_state};
 use agentguard_common::net::{Address, Transport};
 use agentguard_common::verb::{Verb, Verbs};
 use agentguard_common::verdict::{Decision, Reason, Verdict};
@@ -359,4 +359,79 @@ proptest! {
             );
         }
     }
+}
+
+fn has_names(permissions: &str) -> bool {
+    let compiled = compiled(&manifest(permissions));
+    let agent = &compiled.agents[0];
+    let flag = agent.record.flags & policy_flag::NAMES != 0;
+    assert_eq!(flag, !agent.names.is_empty());
+    flag
+}
+
+#[test]
+fn the_record_says_whether_there_are_rules_about_names() {
+    assert!(has_names(
+        "    connect: { allow: ['api.example.com:443'] }\n"
+    ));
+    assert!(has_names(
+        "    connect: { deny: ['*.example.com'], default: allow }\n"
+    ));
+    assert!(!has_names(
+        "    connect: { allow: ['*:443', '10.0.0.0/8', 'unix:/run/x'] }\n"
+    ));
+    assert!(!has_names("    read: { allow: ['/srv/**'] }\n"));
+}
+
+#[test]
+fn names_are_blamed_by_the_numbers_of_events() {
+    let compiled = compiled(&manifest(
+        "    connect: { allow: ['*.example.com:443/tcp'], deny: ['bad.example.com'] }\n",
+    ));
+    let agent = &compiled.agents[0];
+    let (_, rule) = agent.names.blame("bad.example.com");
+    assert_eq!(
+        agent.rules[usize::from(rule.unwrap())].text,
+        "bad.example.com"
+    );
+    let (ranges, left_out) = agent.names.ranges("www.example.com");
+    let rule = &agent.rules[usize::from(ranges[0].rule)];
+    assert_eq!(
+        (rule.text.as_str(), ranges.len(), left_out),
+        ("*.example.com:443/tcp", 1, false)
+    );
+}
+
+#[test]
+fn a_choice_of_servers_and_a_crowd_of_ports_are_warned_about() {
+    let warnings = |permissions: &str| {
+        let compiled = compiled(&manifest(permissions));
+        let texts = compiled
+            .warnings
+            .iter()
+            .map(|warning| warning.message.clone());
+        texts.collect::<Vec<String>>()
+    };
+    let chosen = warnings("    connect: { allow: ['api.example.com:443', '10.0.0.0/8'] }\n");
+    assert!(
+        chosen[0].contains("10.0.0.0/8 lets it choose its DNS server"),
+        "{chosen:?}"
+    );
+    for fine in [
+        "    connect: { allow: ['api.example.com:443', '10.0.0.0/8:443', '10.0.0.53:53'] }\n",
+        "    connect: { allow: ['*'] }\n",
+    ] {
+        assert_eq!(warnings(fine), Vec::<String>::new());
+    }
+    let ports: Vec<String> = (1..=13)
+        .map(|port| format!("'a.net:{port}0/tcp'"))
+        .collect();
+    let crowded = warnings(&format!(
+        "    connect: {{ allow: [{}] }}\n",
+        ports.join(", ")
+    ));
+    assert!(
+        crowded[0].contains("the rules about a.net have more ranges"),
+        "{crowded:?}"
+    );
 }

@@ -1,13 +1,15 @@
 //! What a manifest may say and this version does not act on: told for every
 //! manifest that says it, so that nobody counts on it.
 
+use agentguard_common::resolver::{DNS_PORT, RANGES};
 use agentguard_common::verb::Verb;
 
 use super::super::diagnostic::{Diagnostic, Severity};
 use super::super::manifest::{
-    Approvals, Limits, Location, Manifest, NetTarget, Privilege, Verdict,
+    Approvals, Limits, Location, Manifest, NetRule, NetTarget, Privilege, Rule, Verdict,
 };
-use super::manifest_verb;
+use super::super::net::address_bits;
+use super::{NameRules, manifest_verb};
 
 /// Findings about one manifest.
 pub fn findings(manifest: &Manifest) -> Vec<Diagnostic> {
@@ -61,7 +63,10 @@ pub fn findings(manifest: &Manifest) -> Vec<Diagnostic> {
     for privilege in &manifest.permissions.privileges {
         if matches!(
             privilege.value,
-            Privilege::PtraceOutside | Privilege::Mount | Privilege::Devices
+            Privilege::PtraceOutside
+                | Privilege::Mount
+                | Privilege::Devices
+                | Privilege::RawSockets
         ) {
             continue;
         }
@@ -75,7 +80,7 @@ pub fn findings(manifest: &Manifest) -> Vec<Diagnostic> {
             "run the agent as an unprivileged user",
         );
     }
-    found.extend(net_findings(manifest));
+    found.extend(chooses_server(manifest));
     found
 }
 
@@ -95,44 +100,50 @@ fn first_ask(manifest: &Manifest) -> Option<(&str, &Location)> {
     })
 }
 
-/// Findings about network rules.
-fn net_findings(manifest: &Manifest) -> Vec<Diagnostic> {
-    let mut found = Vec::new();
-    let mut tell = |place: &Location, message: String, help: &str| {
-        found.push(Diagnostic::at(Severity::Warning, place, message, help));
+/// Rules about names with more ports than the kernel has room for.
+pub fn crowded(manifest: &Manifest, names: &NameRules) -> Vec<Diagnostic> {
+    let tell = |name: String| {
+        let message = format!(
+            "agent {}: the rules about {name} have more ranges of ports than the {RANGES} that are kept for an address",
+            manifest.name
+        );
+        let help = "write ranges (`:8000-8100`) or one protocol; what finds no room is refused";
+        Diagnostic::at(Severity::Warning, &manifest.source, message, help)
     };
-    let agent = &manifest.name;
-    for rules in [&manifest.permissions.connect, &manifest.permissions.listen]
-        .into_iter()
-        .flatten()
-    {
-        for (verdict, rule) in rules.iter() {
-            let closed = match rule.matcher.target {
-                NetTarget::Name(_) | NetTarget::NameSuffix(_) => "host names admit no address yet",
-                NetTarget::UnixPath(_) | NetTarget::UnixAbstract(_) => {
-                    "unix sockets are not decided yet"
-                }
-                NetTarget::Any | NetTarget::Cidr(..) => continue,
-            };
-            if verdict == Verdict::Allow || closed.starts_with("unix") {
-                let message = format!("agent {agent}: {}: {closed}", rule.text);
-                tell(
-                    &rule.location,
-                    message,
-                    "name addresses or networks for what must be reachable",
-                );
-            }
-        }
+    names.too_many().into_iter().map(tell).collect()
+}
+
+/// A rule that lets the agent choose among servers of the DNS, beside rules that allow what
+/// a name stands for: whoever runs such a server says what that is.
+fn chooses_server(manifest: &Manifest) -> Option<Diagnostic> {
+    let rules = manifest.permissions.connect.as_ref()?;
+    let is_name = |rule: &Rule<NetRule>| {
+        matches!(
+            rule.matcher.target,
+            NetTarget::Name(_) | NetTarget::NameSuffix(_)
+        )
+    };
+    if !rules.allow.iter().any(is_name) {
+        return None;
     }
-    if let Some(listen) = &manifest.permissions.listen {
-        for (_, rule) in listen.iter().take(1) {
-            let message = format!("agent {agent}: `listen` is not decided by this version");
-            tell(
-                &rule.location,
-                message,
-                "use a firewall for what the agent serves",
-            );
-        }
-    }
-    found
+    let is_open = |rule: &&Rule<NetRule>| {
+        let many = match rule.matcher.target {
+            NetTarget::Any => true,
+            NetTarget::Cidr(address, prefix) => prefix != address_bits(address),
+            _ => false,
+        };
+        many && rule.matcher.ports.contains(&DNS_PORT)
+    };
+    let rule = rules.allow.iter().find(is_open)?;
+    let message = format!(
+        "agent {}: {} lets it choose its DNS server, and that server says which addresses its names stand for",
+        manifest.name, rule.text
+    );
+    let help = "leave port 53 out of the rule; the host's own servers need no rule";
+    Some(Diagnostic::at(
+        Severity::Warning,
+        &rule.location,
+        message,
+        help,
+    ))
 }

@@ -82,6 +82,8 @@ struct Line {
     run_seq: Option<u64>,
     #[serde(default)]
     count: Option<u64>,
+    #[serde(default)]
+    pid: Option<u32>,
     kind: String,
 }
 
@@ -199,6 +201,8 @@ fn count(path: &Path, counted: u64, into: &mut Recovered) -> io::Result<()> {
             into.recorded.remove(&run);
         } else {
             let stands_for = match line.kind.as_str() {
+                // The resolver's: no record of the kernel.
+                "decision" if line.pid.is_none() => 0,
                 // Repeats that were counted have no number of their own.
                 "decision" => line.count.unwrap_or(1),
                 _ => u64::from(line.run_seq.is_some()),

@@ -40,7 +40,7 @@ fn kind_of_entry(seq: u64, kind: Kind, run_seq: Option<u64>) -> Arc<Entry> {
     };
     let line = serde_json::json!({
         "time": time, "seq": seq, "kind": kind, "agent": "coder", "run": run_id(),
-        "run_seq": run_seq, "verdict": verdict,
+        "run_seq": run_seq, "verdict": verdict, "pid": 100,
     });
     Arc::new(Entry {
         seq,

@@ -289,7 +289,7 @@ impl<'a> Tree<'a> {
             return Ok(0);
         }
         let mut row = PathRow::default();
-        for verb in Verb::ALL.into_iter().take(Verb::FILE_COUNT) {
+        for verb in Verb::ALL.into_iter().take(Verb::PATH_COUNT) {
             if let Some(rule) = strictest(&matching, verb) {
                 row.verdicts |= (rule.verdict as u16) << (2 * verb as u16);
                 row.rules[verb as usize] = rule.index;
