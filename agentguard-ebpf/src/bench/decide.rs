@@ -6,7 +6,7 @@
 #![no_main]
 #![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(internal_features, reason = "atomic addition, see atomic.rs")]
-#![expect(dead_code, reason = "the modules are the product's, whole")]
+#![expect(dead_code, unused_imports, reason = "the modules are the product's, whole")]
 
 #[path = "../address.rs"]
 mod address;
@@ -30,8 +30,12 @@ mod path;
 mod place;
 #[path = "../kept.rs"]
 mod kept;
+#[path = "../resolver.rs"]
+mod resolver;
 #[path = "../settled.rs"]
 mod settled;
+#[path = "../socket.rs"]
+mod socket;
 #[path = "../task.rs"]
 mod task;
 #[path = "../verifier.rs"]
