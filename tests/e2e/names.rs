@@ -1,6 +1,7 @@
 //! Names: who may ask for which, and what an answer opens.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd as _;
 
 use agentguard_tests::dns::{ADDRESS, Record};
 use agentguard_tests::manifest::Manifest;
@@ -10,11 +11,13 @@ use agentguard_tests::suite::Suite;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::any;
+use crate::sockets::hand_over;
+use crate::{any, lsm};
 
 pub const TESTS: &[Test] = &[
     any("names::an_answer_opens_its_address_for_that_run", opens),
     any("names::what_no_rule_names_is_not_asked", not_asked),
+    lsm("names::a_socket_from_elsewhere_asks_nobody", elsewhere),
     any(
         "names::an_answer_follows_aliases_and_keeps_its_ports",
         aliases,
@@ -111,6 +114,25 @@ fn not_asked(suite: &mut Suite) -> Result<()> {
     // An agent without rules about names has no DNS.
     let mut worker = suite.tagged("worker")?;
     worker.must_not(&ask("api.example", "udp"))?;
+    suite.remove("named")
+}
+
+/// The resolver would not know whose question it is.
+fn elsewhere(suite: &mut Suite) -> Result<()> {
+    suite.dns.set("api.example", &[address(NAMED, 60)]);
+    suite.install(&named(suite, &["api.example:443".to_owned()]))?;
+    suite.reload()?;
+    let at = suite.places.at("ok/questions");
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    socket.connect((ADDRESS, 53))?;
+    let mut tagged = suite.tagged("named")?;
+    let (to, descriptor) = (at.clone(), socket.as_raw_fd());
+    let giver = std::thread::spawn(move || hand_over(&to, &[descriptor]));
+    tagged.may(&json!({ "op": "receive", "name": at }))?;
+    giver.join().ok().context("the giver ended early")??;
+    tagged.must_not(&json!({ "op": "send_received" }))?;
+    // Its own asks.
+    tagged.may(&ask("api.example", "udp"))?;
     suite.remove("named")
 }
 

@@ -21,6 +21,7 @@ MSG_FASTOPEN = 0x20000000
 OPERATIONS = {}
 LISTENING = []
 RECEIVED = []
+HELD = []
 
 
 def operation(function):
@@ -425,6 +426,29 @@ def answer_one():
     accepted.sendall(accepted.recv(64))
     accepted.close()
     server.close()
+
+
+@operation
+def hold(address, port):
+    """Connects, and keeps the connection for `send_held`."""
+    made = plain_socket(address, socket.SOCK_STREAM)
+    made.connect((address, port))
+    HELD.append(made)
+
+
+@operation
+def listen_held():
+    """Asks that a connection listens, which no kernel grants."""
+    try:
+        HELD[-1].listen()
+    except OSError as error:
+        return {"errno": error.errno}
+    return {"errno": 0}
+
+
+@operation
+def send_held():
+    HELD[-1].send(b"probe")
 
 
 @operation

@@ -27,6 +27,7 @@ pub const TESTS: &[Test] = &[
     lsm("sockets::unix_sockets_are_known_by_their_names", unix_names),
     lsm("sockets::a_run_talks_to_itself", among_themselves),
     lsm("sockets::a_socket_from_elsewhere_gives_no_right", received),
+    lsm("sockets::a_connection_does_not_outlive_its_rule", outlived),
 ];
 
 const AF_INET: i32 = 2;
@@ -242,8 +243,30 @@ fn among_themselves(suite: &mut Suite) -> Result<()> {
     Ok(())
 }
 
+/// Also not one that was asked to listen, as if its peer had been let in.
+fn outlived(suite: &mut Suite) -> Result<()> {
+    let to = suite.servers.listed_v4.tcp;
+    let before = suite.ruled("holder", "enforce");
+    suite.install(&before.clone().default("listen", "allow"))?;
+    suite.reload()?;
+    let mut tagged = suite.tagged("holder")?;
+    let hold = json!({ "op": "hold", "address": to.ip().to_string(), "port": to.port() });
+    let send = json!({ "op": "send_held" });
+    for _ in 0..2 {
+        tagged.may(&hold)?;
+        tagged.may(&json!({ "op": "listen_held" }))?;
+        tagged.may(&send)?;
+    }
+    let none = Manifest::new("holder", "enforce").default("listen", "allow");
+    suite.install(&none)?;
+    suite.reload()?;
+    tagged.must_not(&send)?;
+    drop(tagged);
+    suite.remove("holder")
+}
+
 /// Sends descriptors to a socket that an agent binds.
-fn hand_over(to: &str, descriptors: &[RawFd]) -> Result<()> {
+pub fn hand_over(to: &str, descriptors: &[RawFd]) -> Result<()> {
     let from = UnixDatagram::unbound()?;
     let address = UnixAddr::new(to)?;
     let control = [ControlMessage::ScmRights(descriptors)];

@@ -4,6 +4,7 @@ use agentguard_common::counter::Counter;
 use agentguard_common::decision::{self, Subject};
 use agentguard_common::identity::{Tag, privilege};
 use agentguard_common::path::Rows;
+use agentguard_common::resolver::DNS_PORT;
 use agentguard_common::socket::{SocketRecord, socket_flag};
 use agentguard_common::verb::Verb;
 use agentguard_common::verdict::{Decision, Mode, Reason, Verdict};
@@ -15,6 +16,10 @@ use crate::kernel::{AbstractName, Dentry, Sock};
 use crate::path::{self, Found};
 use crate::{kept, resolver, socket};
 
+/// `IPPROTO_TCP`, `IPPROTO_UDP`
+const TCP: u16 = 6;
+const UDP: u16 = 17;
+
 /// Decides a connection or a datagram to an IPv4 or IPv6 address. What is allowed becomes the
 /// decided flow of the socket, if that is one of the run's own.
 #[inline(never)]
@@ -24,7 +29,11 @@ pub fn connect(tag: &Tag, to: &Destination, own: Option<&SocketRecord>) -> i32 {
     };
     // SAFETY: map memory that outlives the program; counters in it are atomics.
     let subject = Subject { tag, policy, run: unsafe { &*run } };
-    let decision = decide(&subject, How::Fresh, to);
+    // Only of the run's own sockets the cgroup programs know whose question it is.
+    // (The kernel runs none of them when UDP-Lite connects.)
+    let asks = own.is_some() && matches!(to.protocol, TCP | UDP);
+    let how = How::Fresh { asks };
+    let decision = decide(&subject, how, to);
     if let Some(own) = own {
         if matches!(decision.verdict, Verdict::Allow) {
             socket::set_flow(own, flow(&subject, to), policy.generation);
@@ -63,7 +72,8 @@ pub fn through(tag: &Tag, sock: Sock, own: Option<&SocketRecord>) -> i32 {
                 return 0;
             }
             let meant = own.map_or(to, |own| resolver::meant(own, &to));
-            let decision = by_rules(&subject, How::On, &meant);
+            let asks = own.is_some_and(socket::is_asking);
+            let decision = by_rules(&subject, How::On { asks }, &meant);
             if matches!(decision.verdict, Verdict::Allow) {
                 if let Some(own) = own {
                     socket::renew_flow(own, now, policy.generation);
@@ -101,7 +111,8 @@ pub fn packet(own: &SocketRecord, peer: Option<Destination>, detours: bool) -> b
             if policy.mode == Mode::Observe as u8 && socket::is_of(own, policy.generation) {
                 return true;
             }
-            by_rules(&subject, How::On, &resolver::meant(own, &to))
+            let asks = socket::is_asking(own);
+            by_rules(&subject, How::On { asks }, &resolver::meant(own, &to))
         }
         // Each datagram was decided when it was given its address.
         (None, None) if socket::is_of(own, policy.generation) => return true,
@@ -253,10 +264,12 @@ pub fn unreadable(tag: &Tag, verb: Verb) -> i32 {
 /// How a destination is asked about.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum How {
-    /// Something begins there: names count for their time.
-    Fresh,
-    /// Something goes on there: names count that were given once.
-    On,
+    /// Something begins there: names count for their time. `asks`: if it is a question of the
+    /// DNS, it will be taken to the daemon's resolver.
+    Fresh { asks: bool },
+    /// Something goes on there: names count that were given once. `asks`: it goes to the
+    /// daemon's resolver.
+    On { asks: bool },
     /// Somebody is waited for there.
     Listening,
 }
@@ -281,9 +294,15 @@ fn by_rules(subject: &Subject<'_>, how: How, to: &Destination) -> Decision {
         emit::count(Counter::AddressUnreadable);
         return Decision::deny(Reason::ReadFailed);
     };
-    if how != How::Listening && resolver::has_names(policy) {
+    if let How::Fresh { asks } | How::On { asks } = how
+        && resolver::has_names(policy)
+    {
+        // Past the resolver there is no question, whatever rules say of the address.
+        if !asks && to.port == DNS_PORT {
+            return Decision::deny(Reason::Forbidden);
+        }
         let serial = subject.tag.run_serial;
-        let fresh = how == How::Fresh;
+        let fresh = matches!(how, How::Fresh { .. });
         let named = resolver::granted(serial, policy.generation, to, &address, fresh);
         if named.verdict > matched.verdict {
             matched = named;

@@ -124,8 +124,8 @@ pub fn socket_listen(ctx: LsmContext) -> i32 {
     }
 }
 
-/// `int socket_accept(struct socket *sock, struct socket *newsock)`: of a socket that the run
-/// made listen itself, that was decided then.
+/// `int socket_accept(struct socket *sock, struct socket *newsock)`: as listening there, which
+/// may have been decided under another policy, or not at all.
 #[lsm(hook = "socket_accept")]
 pub fn socket_accept(ctx: LsmContext) -> i32 {
     let prior: i32 = ctx.arg(2);
@@ -135,10 +135,7 @@ pub fn socket_accept(ctx: LsmContext) -> i32 {
     let Some(sock) = Socket::from_argument(ctx.arg(0)).sock() else {
         return enforce::net::unreadable(tag, Verb::Listen);
     };
-    match socket::own(tag, socket::of(sock)) {
-        Some(_) => enforce::net::alive(tag, sock),
-        None => opens(tag, sock),
-    }
+    opens(tag, sock)
 }
 
 /// `void sock_graft(struct sock *sk, struct socket *parent)`: a connection is accepted. It is
@@ -166,8 +163,11 @@ fn opens(tag: &agentguard_common::identity::Tag, sock: Sock) -> i32 {
     let Some(at) = sock.own() else {
         return enforce::net::unreadable(tag, Verb::Listen);
     };
-    // Of datagrams nobody is let in: each answer has an address.
-    let lets_in = sock.kind() == SOCK_STREAM && matches!(at.transport, Transport::Tcp);
+    // Of datagrams nobody is let in: each answer has an address. Nor by a socket that is
+    // connected: the kernel will not let it listen, and its peer was decided.
+    let lets_in = sock.kind() == SOCK_STREAM
+        && matches!(at.transport, Transport::Tcp)
+        && !sock.is_connected();
     let own = if lets_in { socket::own(tag, socket::of(sock)) } else { None };
     enforce::net::listen(tag, &at, own)
 }

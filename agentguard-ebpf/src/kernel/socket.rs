@@ -54,6 +54,12 @@ impl Sock {
         !UserNamespace(Memory(net).load::<NET_OWNER, _>()).is_initial()
     }
 
+    /// Whether it is connected.
+    #[inline(always)]
+    pub fn is_connected(self) -> bool {
+        self.load::<SK_DPORT, u16>() != 0
+    }
+
     /// Where it is connected to; `None` if nowhere, or if that cannot be read.
     #[inline(always)]
     pub fn peer(self) -> Option<Destination> {

@@ -431,6 +431,15 @@ pub(super) fn follow_names(
                 pin(link, &links_dir(options), program.name)?;
                 (hook.attached, hook.reason) = (true, None);
             }
+            None if wanted => {
+                return Err(KernelError::Failed {
+                    what: "taking an agent's questions to the resolver".to_owned(),
+                    cause: "this host has no cgroup v2 hierarchy mounted".to_owned(),
+                    next: "mount -t cgroup2 none /sys/fs/cgroup/unified, or set `cgroup_root`; \
+                           without one no policy can have rules about names"
+                        .to_owned(),
+                });
+            }
             _ if wanted => {}
             // Also what an earlier daemon left.
             _ => {

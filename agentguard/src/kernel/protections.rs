@@ -25,6 +25,17 @@ pub fn describe(
     ];
     all.into_iter()
         .map(|(name, what)| match obstacle {
+            None if name == "network" && !works("cgroup_egress") => Protection {
+                name,
+                status: ProtectionStatus::Degraded,
+                detail: format!(
+                    "{what}: decided in LSM programs; packets are not looked at once more, and \
+                     there are no rules about names: no cgroup v2 hierarchy is mounted"
+                ),
+                fix: Some(
+                    "mount -t cgroup2 none /sys/fs/cgroup/unified, or set `cgroup_root`".to_owned(),
+                ),
+            },
             None => Protection {
                 name,
                 status: ProtectionStatus::Enforcing,
