@@ -81,11 +81,13 @@ pub enum Reason {
     Privilege = 16,
     /// The file has other names, and one of these is less free.
     OtherName = 17,
+    /// A question of the DNS that the daemon's resolver would answer, and it does not listen.
+    ResolverAbsent = 18,
 }
 
 impl Reason {
     /// All reasons, in order of their numbers.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Rule,
         Self::Default,
         Self::Protected,
@@ -104,6 +106,7 @@ impl Reason {
         Self::Forbidden,
         Self::Privilege,
         Self::OtherName,
+        Self::ResolverAbsent,
     ];
 
     /// The name in events.
@@ -128,6 +131,7 @@ impl Reason {
             Self::Forbidden => "forbidden",
             Self::Privilege => "privilege",
             Self::OtherName => "other-name",
+            Self::ResolverAbsent => "resolver-absent",
         }
     }
 

@@ -267,9 +267,17 @@ fn net_record<const OF_TASK: bool>(subject: &Subjected<'_>, settled: Settled, to
     submit(record.cast());
 }
 
-/// Tells of a decision about an abstract name of a unix socket. Its repeats are told as well.
-#[inline(never)]
+/// Tells of a decision about an abstract name of a unix socket.
+#[inline(always)]
 pub fn abstract_name(subject: &Subjected<'_>, settled: Settled, name: AbstractName) {
+    // One after the other: each has the stack for itself.
+    if let Some(fold) = fold::abstract_told_before(subject, settled, name) {
+        abstract_record(subject, settled, name, fold);
+    }
+}
+
+#[inline(never)]
+fn abstract_record(subject: &Subjected<'_>, settled: Settled, name: AbstractName, fold: u64) {
     let Some(record) = reserve::<ShortRecord>(subject, settled) else {
         return;
     };
@@ -284,6 +292,7 @@ pub fn abstract_name(subject: &Subjected<'_>, settled: Settled, name: AbstractNa
         let from = name.address as *const core::ffi::c_void;
         bpf_probe_read_kernel((&raw mut (*record).tail).cast(), len as u32, from);
         (*header).tail_len = len as u16;
+        (*header).fold = fold;
     }
     submit(record.cast());
 }

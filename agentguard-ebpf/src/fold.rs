@@ -4,12 +4,14 @@
 
 use agentguard_common::event::{Fold, FoldKey, Kind};
 use aya_ebpf::bindings::BPF_NOEXIST;
-use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_probe_read_kernel,
+};
 
 use crate::address::Destination;
 use crate::emit::{self, Subjected};
 use crate::enforce::Settled;
-use crate::kernel::Dentry;
+use crate::kernel::{AbstractName, Dentry};
 use crate::maps::FOLDS;
 use crate::{atomic, hash, verifier};
 
@@ -76,6 +78,38 @@ pub fn address_told_before<const OF_TASK: bool>(
         REPEAT => None,
         what => Some(what),
     }
+}
+
+/// The same for an abstract name of a unix socket.
+#[inline(never)]
+pub fn abstract_told_before(
+    subject: &Subjected<'_>,
+    settled: Settled,
+    name: AbstractName,
+) -> Option<u64> {
+    let what = agentguard_hash_name(name.address, name.len);
+    let object = Object { what, kind: Kind::Abstract, device: 0, inode: 0 };
+    match count::<true>(subject, settled, &object) {
+        REPEAT => None,
+        what => Some(what),
+    }
+}
+
+/// A hash of up to 127 bytes of kernel memory: `sun_path` has 108. Bytes that cannot be read
+/// count as zeros. A global function of plain numbers: verified once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn agentguard_hash_name(address: u64, len: u32) -> u64 {
+    let mut words = [0u64; 16];
+    let bytes = verifier::bounded::<127>(u64::from(len)) as u32;
+    let from = address as *const core::ffi::c_void;
+    // SAFETY: fewer bytes than the array has; the helper does not fault.
+    unsafe { bpf_probe_read_kernel((&raw mut words).cast(), bytes, from) };
+    let mut sum = hash::with(hash::START, u64::from(len));
+    for word in words {
+        sum = hash::with(sum, word);
+    }
+    sum
 }
 
 /// What [`count`] returns for a repeat.

@@ -26,91 +26,75 @@ use aya_ebpf::macros::btf_map;
 
 use crate::kept::Kept;
 
-/// Task storage, which aya-ebpf 0.2 does not wrap: the same layout as its other
-/// BTF map definitions.
-#[repr(C)]
-pub struct TaskStorage<T> {
-    r#type: *const [i32; aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_TASK_STORAGE as usize],
-    key: *const i32,
-    value: *const T,
-    max_entries: *const [i32; 0],
-    map_flags: *const [i32; BPF_F_NO_PREALLOC as usize],
-}
-
-// SAFETY: a definition that the loader replaces; never dereferenced in Rust.
-unsafe impl<T> Sync for TaskStorage<T> {}
-
-impl<T> TaskStorage<T> {
-    const fn new() -> Self {
-        Self {
-            r#type: ptr::null(),
-            key: ptr::null(),
-            value: ptr::null(),
-            max_entries: ptr::null(),
-            map_flags: ptr::null(),
+/// Storage that hangs on the kernel's objects, which aya-ebpf 0.2 does not wrap (of tasks) or
+/// not with these flags (of sockets): the same layout as its other BTF map definitions.
+macro_rules! storage {
+    ($(#[$doc:meta])* $name:ident, $type:ident, $flags:expr, $object:ty, $helper:ident, $create:ident) => {
+        $(#[$doc])*
+        #[repr(C)]
+        pub struct $name<T> {
+            r#type: *const [i32; aya_ebpf::bindings::bpf_map_type::$type as usize],
+            key: *const i32,
+            value: *const T,
+            max_entries: *const [i32; 0],
+            map_flags: *const [i32; ($flags) as usize],
         }
-    }
 
-    /// The task's value, or null.
-    #[inline(always)]
-    pub fn get(&self, task: *mut task_struct) -> *mut T {
-        let map = ptr::from_ref(self).cast_mut().cast();
-        // SAFETY: helper call on a map and a task pointer that the verifier checks.
-        unsafe { bpf_task_storage_get(map, task, ptr::null_mut(), 0) }.cast()
-    }
+        // SAFETY: a definition that the loader replaces; never dereferenced in Rust.
+        unsafe impl<T> Sync for $name<T> {}
 
-    /// The task's value, made (zeroed) if there is none; null if that fails.
-    #[inline(always)]
-    pub fn get_or_create(&self, task: *mut task_struct) -> *mut T {
-        let map = ptr::from_ref(self).cast_mut().cast();
-        let flags = u64::from(BPF_LOCAL_STORAGE_GET_F_CREATE);
-        // SAFETY: as above.
-        unsafe { bpf_task_storage_get(map, task, ptr::null_mut(), flags) }.cast()
-    }
-}
+        impl<T> $name<T> {
+            const fn new() -> Self {
+                Self {
+                    r#type: ptr::null(),
+                    key: ptr::null(),
+                    value: ptr::null(),
+                    max_entries: ptr::null(),
+                    map_flags: ptr::null(),
+                }
+            }
 
-/// Socket storage whose values go with the sockets that are accepted from one
-/// (`BPF_F_CLONE`), which aya-ebpf's does not say.
-#[repr(C)]
-pub struct SocketStorage<T> {
-    r#type: *const [i32; aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as usize],
-    key: *const i32,
-    value: *const T,
-    max_entries: *const [i32; 0],
-    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
-}
+            /// The object's value, or null.
+            #[inline(always)]
+            pub fn get(&self, object: $object) -> *mut T {
+                self.look_up(object, 0)
+            }
 
-// SAFETY: a definition that the loader replaces; never dereferenced in Rust.
-unsafe impl<T> Sync for SocketStorage<T> {}
+            /// The object's value, made (zeroed) if there is none; null if that fails.
+            #[inline(always)]
+            pub fn get_or_create(&self, object: $object) -> *mut T {
+                self.look_up(object, u64::from($create))
+            }
 
-impl<T> SocketStorage<T> {
-    const fn new() -> Self {
-        Self {
-            r#type: ptr::null(),
-            key: ptr::null(),
-            value: ptr::null(),
-            max_entries: ptr::null(),
-            map_flags: ptr::null(),
+            #[inline(always)]
+            fn look_up(&self, object: $object, flags: u64) -> *mut T {
+                let map = ptr::from_ref(self).cast_mut().cast();
+                // SAFETY: helper call on a map and an object that the verifier checks.
+                unsafe { $helper(map, object, ptr::null_mut(), flags) }.cast()
+            }
         }
-    }
-
-    /// The socket's value, or null. `socket` is what the program's type calls one.
-    #[inline(always)]
-    pub fn get(&self, socket: *mut c_void) -> *mut T {
-        let map = ptr::from_ref(self).cast_mut().cast();
-        // SAFETY: helper call on a map and a socket that the verifier checks.
-        unsafe { bpf_sk_storage_get(map, socket, ptr::null_mut(), 0) }.cast()
-    }
-
-    /// The socket's value, made (zeroed) if there is none; null if that fails.
-    #[inline(always)]
-    pub fn get_or_create(&self, socket: *mut c_void) -> *mut T {
-        let map = ptr::from_ref(self).cast_mut().cast();
-        let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
-        // SAFETY: as above.
-        unsafe { bpf_sk_storage_get(map, socket, ptr::null_mut(), flags) }.cast()
-    }
+    };
 }
+
+storage!(
+    /// Of tasks.
+    TaskStorage,
+    BPF_MAP_TYPE_TASK_STORAGE,
+    BPF_F_NO_PREALLOC,
+    *mut task_struct,
+    bpf_task_storage_get,
+    BPF_LOCAL_STORAGE_GET_F_CREATE
+);
+storage!(
+    /// Of sockets (what each kind of program calls one); those that are accepted from a socket
+    /// have a copy.
+    SocketStorage,
+    BPF_MAP_TYPE_SK_STORAGE,
+    BPF_F_NO_PREALLOC | BPF_F_CLONE,
+    *mut c_void,
+    bpf_sk_storage_get,
+    BPF_SK_STORAGE_GET_F_CREATE
+);
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;

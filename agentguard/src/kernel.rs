@@ -10,6 +10,7 @@ pub mod btf;
 mod cgroup;
 pub mod fields;
 pub mod load;
+pub mod pins;
 pub mod probe;
 pub mod programs;
 mod protections;

@@ -44,43 +44,29 @@ fn renamed(suite: &mut Suite) -> Result<()> {
     suite.places.fresh("ok/moving/deep")?;
     suite.places.fresh("no/moving")?;
     suite.places.file("ok/moving/deep/file")?;
-    let (from, to) = (
-        suite.places.at("ok/moving/deep"),
-        suite.places.at("no/moving/deep"),
-    );
-    let write =
-        |directory: &str| json!({ "op": "open_write", "path": format!("{directory}/file") });
-    let mut tagged = suite.tagged("worker")?;
-    for _ in 0..ROUNDS {
-        tagged.may(&write(&from))?;
-        tagged.may(&write(&from))?;
-        // By an untagged process: nobody asks AgentGuard.
-        fs::rename(&from, &to)?;
-        tagged.must_not(&write(&to))?;
-        tagged.must_not(&write(&to))?;
-        fs::rename(&to, &from)?;
-    }
-    tagged.may(&write(&from))?;
-    Ok(())
+    to_and_fro(suite, "moving/deep", "moving/deep/file")
 }
 
 fn renamed_file(suite: &mut Suite) -> Result<()> {
     suite.places.file("ok/renamed-file")?;
-    let (from, to) = (
-        suite.places.at("ok/renamed-file"),
-        suite.places.at("no/renamed-file"),
-    );
-    let write = |path: &str| json!({ "op": "open_write", "path": path });
+    to_and_fro(suite, "renamed-file", "renamed-file")
+}
+
+/// Moves something between the allowed and the denied tree, by an untagged process (nobody asks
+/// AgentGuard), while an agent writes to a file in it.
+fn to_and_fro(suite: &mut Suite, moved: &str, file: &str) -> Result<()> {
+    let at = |tree: &str, name: &str| suite.places.at(&format!("{tree}/{name}"));
+    let write = |tree: &str| json!({ "op": "open_write", "path": at(tree, file) });
     let mut tagged = suite.tagged("worker")?;
     for _ in 0..ROUNDS {
-        tagged.may(&write(&from))?;
-        tagged.may(&write(&from))?;
-        fs::rename(&from, &to)?;
-        tagged.must_not(&write(&to))?;
-        tagged.must_not(&write(&to))?;
-        fs::rename(&to, &from)?;
+        tagged.may(&write("ok"))?;
+        tagged.may(&write("ok"))?;
+        fs::rename(at("ok", moved), at("no", moved))?;
+        tagged.must_not(&write("no"))?;
+        tagged.must_not(&write("no"))?;
+        fs::rename(at("no", moved), at("ok", moved))?;
     }
-    tagged.may(&write(&from))?;
+    tagged.may(&write("ok"))?;
     Ok(())
 }
 

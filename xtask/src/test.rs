@@ -9,11 +9,19 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::ValueEnum as _;
 
-use crate::host::{self, Host};
+use crate::host::{self, Host, Need};
 use crate::sh::Tool;
 use crate::vm::beside::{self, Job};
 use crate::vm::{self, System};
 use crate::{bench, ebpf, guest, package, redteam};
+
+/// What the native suite's agents and servers are made of.
+const NATIVE_NEEDS: &[Need] = &[
+    ("python3", "python3"),
+    ("curl", "curl"),
+    ("git", "git"),
+    ("ip", "iproute2"),
+];
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args, Debug)]
@@ -111,6 +119,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     });
     if nix_is_root() {
         totals.part("end to end, natively", || {
+            host.need(NATIVE_NEEDS)?;
             cargo(&["build", "--quiet", "--package", "agentguard"]).run()?;
             cargo(&[
                 "test",

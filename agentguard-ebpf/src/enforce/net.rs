@@ -298,8 +298,14 @@ fn by_rules(subject: &Subject<'_>, how: How, to: &Destination) -> Decision {
         && resolver::has_names(policy)
     {
         // Past the resolver there is no question, whatever rules say of the address.
-        if !asks && to.port == DNS_PORT {
-            return Decision::deny(Reason::Forbidden);
+        if to.port == DNS_PORT {
+            if !asks {
+                return Decision::deny(Reason::Forbidden);
+            }
+            if resolver::instead(&address).is_none() {
+                emit::count(Counter::ResolverAbsent);
+                return Decision::deny(Reason::ResolverAbsent);
+            }
         }
         let serial = subject.tag.run_serial;
         let fresh = matches!(how, How::Fresh { .. });
@@ -327,8 +333,8 @@ pub fn question(own: &SocketRecord, to: &Destination) -> Answerer {
     }
     // SAFETY: as in `connect`.
     let subject = Subject { tag: &own.tag, policy, run: unsafe { &*run } };
+    // Told when it was decided, but for what happens in between.
     let Some((address, port)) = resolver::instead(&to.address) else {
-        emit::count(Counter::ResolverAbsent);
         return Answerer { found: Answerer::ABSENT, ..Answerer::NONE };
     };
     let there = Destination { address, port, ..*to };

@@ -19,7 +19,8 @@ use agentguard_common::verdict::{Mode, Verdict};
 use aya::maps::{Map, MapData, RingBuf};
 
 use super::banks::Banks;
-use super::load::{self, Loaded, failed, links_dir};
+use super::load::{self, Loaded, failed};
+use super::pins::{self, links_dir};
 use super::table::Table;
 use super::{
     Askers, DecisionCount, Fill, Hook, KernelError, KernelRun, LinkRow, NewRun, Options, Port,
@@ -27,7 +28,7 @@ use super::{
 };
 use crate::policy::compile::Compiled;
 
-pub use super::load::unload;
+pub use super::pins::unload;
 
 /// The kernel side of a running daemon.
 pub struct Bpf {
@@ -184,11 +185,11 @@ impl Port for Bpf {
         }
         // Before the first question, and until the last policy that has names is gone.
         if names {
-            load::follow_names(&mut self.object, &self.options, &mut self.hooks, true)?;
+            pins::follow_names(&mut self.object, &self.options, &mut self.hooks, true)?;
         }
         self.banks.put(policy)?;
         if !names {
-            load::follow_names(&mut self.object, &self.options, &mut self.hooks, false)?;
+            pins::follow_names(&mut self.object, &self.options, &mut self.hooks, false)?;
         }
         Ok(())
     }

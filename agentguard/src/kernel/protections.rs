@@ -78,7 +78,7 @@ fn stand_in(
              tag; that is counted as tag_failed)",
         ),
         "network" if cgroup.iter().all(|name| works(name)) => (
-            ProtectionStatus::Enforcing,
+            ProtectionStatus::Degraded,
             "decided in cgroup programs, which packet sockets, netlink and unix sockets, and sockets \
              from elsewhere that are connected already do not pass",
         ),
