@@ -3,8 +3,9 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, Ordering};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::libc;
 use serde_json::{Value, json};
 
@@ -73,6 +74,9 @@ pub enum Place {
 const PORTS: [u16; 2] = [20_000, 21_000];
 /// How many each.
 const PORT_COUNT: u16 = 1_000;
+/// Ports that nobody listens at until an attempt does. They are below what the kernel gives
+/// to sockets that name none, so that nobody else has one when its attempt begins.
+const SPOTS: std::ops::Range<u16> = 22_000..30_000;
 /// Connections that may wait until the driver looks.
 const BACKLOG: i32 = 1_024;
 /// Ethernet protocol "all".
@@ -214,9 +218,21 @@ pub fn note(field: &Field, to: &[u8], friend: &[u8], mut more: Value) -> Result<
 
 /// An address of the field with a port that is free; nobody is there.
 pub fn spot(field: &Field, place: Place, service: Service) -> Result<()> {
-    let (socket, to) = bound(place, field.side, service)?;
-    drop(socket);
-    note(field, &to, &to, json!({}))
+    spot_at(field, &address(place, field.side), service)
+}
+
+/// A port of this address that is free, for this field alone.
+pub fn spot_at(field: &Field, address: &[u8], service: Service) -> Result<()> {
+    static NEXT: AtomicU16 = AtomicU16::new(SPOTS.start);
+    loop {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        ensure!(SPOTS.contains(&port), "no free port of {address:?}");
+        let to = wire::with_port(address, port);
+        let socket = wire::socket(wire::family(&to), service.kind, service.protocol)?;
+        if wire::bind(&socket, &to).is_ok() {
+            return note(field, &to, &to, json!({}));
+        }
+    }
 }
 
 /// Counts packets of the loopback interface that go to the field's address and hold the

@@ -4,7 +4,6 @@ use std::os::fd::OwnedFd;
 
 use anyhow::Result;
 use nix::libc::{self, SOCK_DGRAM, SOCK_STREAM};
-use serde_json::json;
 
 use super::ground::{self, DATAGRAM, Place, STREAM};
 use super::listener;
@@ -183,10 +182,7 @@ fn udp6(field: &Field) -> Result<()> {
 
 /// A port of every address.
 fn tcp_any(field: &Field) -> Result<()> {
-    let socket = wire::socket(libc::AF_INET, SOCK_STREAM, 0)?;
-    wire::bind(&socket, &wire::v4([0; 4], 0))?;
-    let to = wire::name(&socket)?;
-    ground::note(field, &to, &to, json!({}))
+    ground::spot_at(field, &wire::v4([0; 4], 0), STREAM)
 }
 
 fn bound(field: &Field, kind: i32) -> Try {
