@@ -30,11 +30,13 @@ pub enum Counter {
     SocketUntagged = 10,
     /// A question of the DNS was refused because the daemon's resolver does not listen.
     ResolverAbsent = 11,
+    /// What a connection said of its server could not be read; it was cut.
+    ServerNameUnreadable = 12,
 }
 
 impl Counter {
     /// Number of counters.
-    pub const COUNT: usize = 12;
+    pub const COUNT: usize = 13;
 
     /// All counters, in order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -50,6 +52,7 @@ impl Counter {
         Self::LinkUntold,
         Self::SocketUntagged,
         Self::ResolverAbsent,
+        Self::ServerNameUnreadable,
     ];
 
     /// The name in metrics and in `doctor`.
@@ -68,6 +71,7 @@ impl Counter {
             Self::LinkUntold => "link_untold",
             Self::SocketUntagged => "socket_untagged",
             Self::ResolverAbsent => "resolver_absent",
+            Self::ServerNameUnreadable => "server_name_unreadable",
         }
     }
 }

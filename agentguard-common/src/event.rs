@@ -22,6 +22,8 @@ pub enum Kind {
     Linked = 6,
     /// A decision about a unix socket without a file; the tail is its abstract name.
     Abstract = 7,
+    /// A connection was cut for the server that it is for; the tail is a [`NamedTail`].
+    ServerName = 8,
 }
 
 impl Kind {
@@ -36,6 +38,7 @@ impl Kind {
             5 => Some(Self::RunEnded),
             6 => Some(Self::Linked),
             7 => Some(Self::Abstract),
+            8 => Some(Self::ServerName),
             _ => None,
         }
     }
@@ -173,6 +176,26 @@ pub struct NetTail {
     pub protocol: u16,
 }
 
+/// Tail of [`Kind::ServerName`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct NamedTail {
+    /// Where the connection goes.
+    pub to: NetTail,
+    /// Where it comes from: address, big-endian words; IPv4 in the first.
+    pub from: [u32; 4],
+    /// The kernel's number of the socket (`SO_COOKIE`).
+    pub cookie: u64,
+    /// Port that it comes from, host order.
+    pub from_port: u16,
+    /// Bytes of the name; 0: it could not be read.
+    pub name_len: u16,
+    /// Zero.
+    pub reserved: u32,
+    /// The name, as it was sent.
+    pub name: [u8; 256],
+}
+
 /// Tail bytes of a short record: most paths fit.
 pub const SHORT_TAIL: usize = 256;
 /// Tail bytes of a long record: the longest path, and room for one name more,
@@ -191,6 +214,8 @@ pub struct Record<const TAIL: usize> {
 
 /// A record without a path.
 pub type NetRecord = Record<{ size_of::<NetTail>() }>;
+/// A record about a server's name.
+pub type NamedRecord = Record<{ size_of::<NamedTail>() }>;
 /// A record with a short path.
 pub type ShortRecord = Record<SHORT_TAIL>;
 /// A record with a long path.
@@ -198,6 +223,7 @@ pub type LongRecord = Record<LONG_TAIL>;
 
 const _: () = assert!(size_of::<Header>() == 120);
 const _: () = assert!(size_of::<NetTail>() == 24);
+const _: () = assert!(size_of::<NamedTail>() == 312);
 const _: () = assert!(size_of::<FoldKey>() == 16);
 const _: () = assert!(size_of::<Fold>() == 56);
 const _: () = assert!(size_of::<NetRecord>().is_multiple_of(8));

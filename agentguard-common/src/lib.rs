@@ -19,6 +19,7 @@ pub mod path;
 #[cfg(feature = "user")]
 mod pod;
 pub mod resolver;
+pub mod server_name;
 pub mod socket;
 pub mod verb;
 pub mod verdict;

@@ -53,6 +53,10 @@ pub const FOLDS: u32 = 4_096;
 /// forgotten; without such a one the answer fails (SERVFAIL).
 pub const GRANTS: u32 = 16_384;
 
+/// Names and patterns in `connect` rules, over all agents and two generations. Full: the
+/// policy is refused when it is loaded.
+pub const SERVER_NAMES: u32 = 32_768;
+
 /// Sources of questions to the resolver that are known at once; the longest unused is
 /// forgotten, and its question refused.
 pub const ASKERS: u32 = 4_096;

@@ -11,6 +11,8 @@ pub mod map {
     pub const SOCKETS: &str = "SOCKETS";
     /// Addresses that runs were given for names.
     pub const GRANTS: &str = "GRANTS";
+    /// What policies say of names.
+    pub const SERVER_NAMES: &str = "SERVER_NAMES";
     /// Who asks the daemon's resolver.
     pub const ASKERS: &str = "ASKERS";
     /// Where that listens, and the host's servers.

@@ -1,6 +1,6 @@
 //! The only `aya::Pod` implementations: what may cross the kernel boundary as bytes.
 
-use crate::{event, identity, net, path, resolver};
+use crate::{event, identity, net, path, resolver, server_name};
 
 macro_rules! pod {
     ($($type:ty),+ $(,)?) => {
@@ -34,4 +34,6 @@ pod!(
     resolver::AskerKey,
     resolver::Asker,
     resolver::ResolverRecord,
+    server_name::NameKey,
+    resolver::GrantRanges,
 );

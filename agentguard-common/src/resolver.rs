@@ -65,6 +65,29 @@ pub struct GrantRanges {
     pub ranges: [PortRange; RANGES],
 }
 
+impl GrantRanges {
+    /// What is said of a port ([`port_key`](crate::net::port_key)), by the strictest range.
+    #[must_use]
+    #[inline(always)]
+    pub fn lookup(&self, key: u32) -> NetMatch {
+        let mut found = NetMatch::NONE;
+        let mut index = 0;
+        // Counted to a constant: the verifier walks through each turn.
+        while index < RANGES {
+            let range = &self.ranges[index];
+            let hit = (index as u32) < self.count && range.low <= key && key <= range.high;
+            if hit && range.verdict as u8 > found.verdict {
+                found = NetMatch {
+                    verdict: range.verdict as u8 & 3,
+                    rule: range.rule,
+                };
+            }
+            index += 1;
+        }
+        found
+    }
+}
+
 /// An address that a run was given. It stays known after its time, for connections that
 /// were made before: new ones are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -90,21 +113,7 @@ impl Grant {
         } else {
             return NetMatch::NONE;
         };
-        let mut found = NetMatch::NONE;
-        let mut index = 0;
-        // Counted to a constant: the verifier walks through each turn.
-        while index < RANGES {
-            let range = &ranges.ranges[index];
-            let hit = (index as u32) < ranges.count && range.low <= key && key <= range.high;
-            if hit && range.verdict as u8 > found.verdict {
-                found = NetMatch {
-                    verdict: range.verdict as u8 & 3,
-                    rule: range.rule,
-                };
-            }
-            index += 1;
-        }
-        found
+        ranges.lookup(key)
     }
 }
 

@@ -49,6 +49,11 @@ pub mod socket_flag {
     pub const INBOUND: u32 = 1;
     /// It asks the daemon's resolver.
     pub const ASKING: u32 = 2;
+    /// What it says of the server that it is for is being read (see
+    /// [`crate::server_name`]).
+    pub const READING: u32 = 4;
+    /// It named a server that is not allowed: nothing more of it leaves.
+    pub const CUT: u32 = 8;
 }
 
 /// `AF_UNSPEC`

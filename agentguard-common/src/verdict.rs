@@ -83,11 +83,14 @@ pub enum Reason {
     OtherName = 17,
     /// A question of the DNS that the daemon's resolver would answer, and it does not listen.
     ResolverAbsent = 18,
+    /// What the connection said of the server that it is for (a TLS hello, an HTTP request)
+    /// names one that no rule allows, or cannot be read.
+    ServerName = 19,
 }
 
 impl Reason {
     /// All reasons, in order of their numbers.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Rule,
         Self::Default,
         Self::Protected,
@@ -107,6 +110,7 @@ impl Reason {
         Self::Privilege,
         Self::OtherName,
         Self::ResolverAbsent,
+        Self::ServerName,
     ];
 
     /// The name in events.
@@ -132,6 +136,7 @@ impl Reason {
             Self::Privilege => "privilege",
             Self::OtherName => "other-name",
             Self::ResolverAbsent => "resolver-absent",
+            Self::ServerName => "server-name",
         }
     }
 

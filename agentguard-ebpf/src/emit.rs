@@ -7,7 +7,7 @@ use core::ptr;
 
 use agentguard_common::counter::Counter;
 use agentguard_common::event::{
-    Header, Kind, LONG_TAIL, LongRecord, NetRecord, NetTail, Record, SHORT_TAIL, ShortRecord, flag,
+    Header, Kind, LONG_TAIL, LongRecord, NamedRecord, NamedTail, NetRecord, NetTail, Record, SHORT_TAIL, ShortRecord, flag,
 };
 use agentguard_common::identity::{PolicyRecord, RunRecord, Tag};
 use agentguard_common::limits::{NAME_BYTES, PATH_BYTES, PATH_DEPTH};
@@ -257,12 +257,7 @@ fn net_record<const OF_TASK: bool>(subject: &Subjected<'_>, settled: Settled, to
         (*header).fold = fold;
         (*header).tail_len = size_of::<NetTail>() as u16;
         let tail: *mut NetTail = (&raw mut (*record).tail).cast();
-        (*tail).address = to.address.words;
-        (*tail).port = to.port;
-        (*tail).family = to.family;
-        (*tail).transport = to.transport as u8;
-        (*tail).is_v4 = to.address.is_v4 as u8;
-        (*tail).protocol = to.protocol;
+        *tail = net_tail(to);
     }
     submit(record.cast());
 }
@@ -295,6 +290,57 @@ fn abstract_record(subject: &Subjected<'_>, settled: Settled, name: AbstractName
         (*header).fold = fold;
     }
     submit(record.cast());
+}
+
+/// Tells that a connection was cut for the server that it is for. `name` points to at least
+/// 256 bytes, of which the first `len` are the name.
+#[inline(never)]
+pub fn server_name(subject: &Subjected<'_>, settled: Settled, connection: &Connection, name: *const u8, len: u32) {
+    let Some(record) = reserve::<NamedRecord>(subject, settled) else {
+        return;
+    };
+    let record: *mut NamedRecord = record.cast();
+    // SAFETY: freshly reserved for a NamedRecord.
+    let header = unsafe { &raw mut (*record).header };
+    fill_for::<false>(header, subject, settled, Kind::ServerName);
+    let to = &connection.to;
+    // SAFETY: as above; the tail is exactly a NamedTail and starts 8-byte aligned.
+    unsafe {
+        (*header).tail_len = size_of::<NamedTail>() as u16;
+        let tail: *mut NamedTail = (&raw mut (*record).tail).cast();
+        (*tail).to = net_tail(to);
+        (*tail).from = connection.from;
+        (*tail).cookie = connection.cookie;
+        (*tail).from_port = connection.from_port;
+        (*tail).name_len = len as u16;
+        (*tail).reserved = 0;
+        bpf_probe_read_kernel((&raw mut (*tail).name).cast(), 256, name.cast());
+    }
+    submit(record.cast());
+}
+
+/// A connection, from end to end.
+pub struct Connection {
+    /// Where it goes.
+    pub to: Destination,
+    /// The address that it comes from, big-endian words; IPv4 in the first.
+    pub from: [u32; 4],
+    /// The kernel's number of the socket.
+    pub cookie: u64,
+    /// The port that it comes from.
+    pub from_port: u16,
+}
+
+#[inline(always)]
+fn net_tail(to: &Destination) -> NetTail {
+    NetTail {
+        address: to.address.words,
+        port: to.port,
+        family: to.family,
+        transport: to.transport as u8,
+        is_v4: to.address.is_v4 as u8,
+        protocol: to.protocol,
+    }
 }
 
 /// Tells that a process or a run ended.

@@ -53,7 +53,7 @@ pub fn tagged_without_storage() -> Option<&'static Tag> {
 
 /// The records a tag points to.
 #[inline(always)]
-fn records(tag: &Tag) -> Option<(&'static PolicyRecord, *mut RunRecord)> {
+pub fn records(tag: &Tag) -> Option<(&'static PolicyRecord, *mut RunRecord)> {
     let policy = POLICIES.get(*HEADS.get(tag.agent)?)?;
     let run = RUNS.get_ptr_mut(tag.run)?;
     Some((policy, run))

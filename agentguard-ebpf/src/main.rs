@@ -71,6 +71,7 @@ mod maps;
 mod path;
 mod place;
 mod resolver;
+mod server_name;
 mod settled;
 mod socket;
 mod task;

@@ -13,6 +13,7 @@ use agentguard_common::path::{
     GlobState, LinkKey, PathRow, PathState, Position, StartKey, TransitionKey,
 };
 use agentguard_common::resolver::{Asker, AskerKey, Grant, GrantKey, ResolverRecord};
+use agentguard_common::server_name::{NameKey, NameRanges, Reading};
 use agentguard_common::socket::SocketRecord;
 use agentguard_common::verb::Verb;
 use agentguard_common::verdict::Verdict;
@@ -119,6 +120,14 @@ pub static SOCKETS: SocketStorage<SocketRecord> = SocketStorage::new();
 /// Addresses that runs were given for names.
 #[btf_map]
 pub static GRANTS: HashMap<GrantKey, Grant, { limits::GRANTS as usize }, NO_PREALLOC> =
+    HashMap::new();
+/// How far the first bytes of agents' connections were read. Not pinned: what another
+/// daemon's programs were reading is begun by these.
+#[btf_map]
+pub static READINGS: SocketStorage<Reading> = SocketStorage::new();
+/// What policies say of names.
+#[btf_map]
+pub static SERVER_NAMES: HashMap<NameKey, NameRanges, { limits::SERVER_NAMES as usize }, NO_PREALLOC> =
     HashMap::new();
 /// Who asks the daemon's resolver.
 #[btf_map]

@@ -54,17 +54,13 @@ pub fn is_flow(record: &SocketRecord, flow: u64) -> bool {
 /// Whether its peers were let in.
 #[inline(always)]
 pub fn is_inbound(record: &SocketRecord) -> bool {
-    // SAFETY: as above.
-    let flags = unsafe { (&raw const record.flags).read_volatile() };
-    flags & socket_flag::INBOUND != 0
+    flags(record) & socket_flag::INBOUND != 0
 }
 
 /// Whether it asks the daemon's resolver.
 #[inline(always)]
 pub fn is_asking(record: &SocketRecord) -> bool {
-    // SAFETY: as above.
-    let flags = unsafe { (&raw const record.flags).read_volatile() };
-    flags & socket_flag::ASKING != 0
+    flags(record) & socket_flag::ASKING != 0
 }
 
 /// The server that was asked through it.
@@ -76,7 +72,7 @@ pub fn asked(record: &SocketRecord) -> Address {
 /// Notes that a question to this server goes to the daemon's resolver.
 #[inline(always)]
 pub fn set_asking(record: &SocketRecord, server: &Address, flow: u64, generation: u32) {
-    set_flow(record, flow, generation);
+    set_flow(record, flow, generation, 0);
     let to = core::ptr::from_ref(record).cast_mut();
     // SAFETY: whole words of map memory, which others may read.
     unsafe {
@@ -93,13 +89,32 @@ pub fn is_of(record: &SocketRecord, generation: u32) -> bool {
     generation != 0 && unsafe { (&raw const record.generation).read_volatile() } == generation
 }
 
-/// Sets the flow that was decided for a socket; 0: none. Its peers are not let in any more.
+/// Whether something is to be looked at in its packets: see [`crate::server_name`].
 #[inline(always)]
-pub fn set_flow(record: &SocketRecord, flow: u64, generation: u32) {
+pub fn is_read(record: &SocketRecord) -> bool {
+    flags(record) & (socket_flag::READING | socket_flag::CUT) != 0
+}
+
+/// Whether it named a server that is not allowed.
+#[inline(always)]
+pub fn is_cut(record: &SocketRecord) -> bool {
+    flags(record) & socket_flag::CUT != 0
+}
+
+#[inline(always)]
+fn flags(record: &SocketRecord) -> u32 {
+    // SAFETY: a read of map memory, which others may write.
+    unsafe { (&raw const record.flags).read_volatile() }
+}
+
+/// Sets the flow that was decided for a socket; 0: none. Its peers are not let in any more.
+/// `flags`: what is known of the flow.
+#[inline(always)]
+pub fn set_flow(record: &SocketRecord, flow: u64, generation: u32, flags: u32) {
     let record = core::ptr::from_ref(record).cast_mut();
     // SAFETY: whole words of map memory, which others may read.
     unsafe {
-        (&raw mut (*record).flags).write_volatile(0);
+        (&raw mut (*record).flags).write_volatile(flags);
         (&raw mut (*record).generation).write_volatile(generation);
         (&raw mut (*record).decided).write_volatile(flow);
     }

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use agentguard_common::event::{Fold, FoldKey, Header, Kind, NetTail, flag};
+use agentguard_common::event::{Fold, FoldKey, Header, Kind, NamedTail, NetTail, flag};
 use agentguard_common::identity::Tag;
 use agentguard_common::net::Transport;
 use agentguard_common::verb::Verb;
@@ -124,6 +124,8 @@ pub struct AddressObject {
     pub transport: Transport,
     /// IP protocol number.
     pub protocol: u16,
+    /// The server that the connection says it is for, as it says it.
+    pub server: Option<Vec<u8>>,
 }
 
 /// Why a record could not be read.
@@ -156,6 +158,7 @@ pub fn decode(raw: &RawRecord) -> Result<Record, DecodeError> {
     let body = match kind {
         Kind::Path => decision(header, Object::File(file(raw)))?,
         Kind::Net => decision(header, Object::Address(address(&raw.tail)?))?,
+        Kind::ServerName => decision(header, Object::Address(server(&raw.tail)?))?,
         Kind::Abstract => decision(header, Object::File(abstract_name(raw)))?,
         Kind::Exec => Body::Exec(file(raw)),
         Kind::Exit => Body::Exit(header.code),
@@ -319,7 +322,41 @@ fn address(tail: &[u8]) -> Result<AddressObject, DecodeError> {
             _ => Transport::Other,
         },
         protocol: half(22),
+        server: None,
     })
+}
+
+/// Reads a [`NamedTail`].
+#[must_use]
+pub fn named(tail: &[u8]) -> Option<NamedTail> {
+    let half = |at: usize| Some(u16::from_ne_bytes(tail.get(at..at + 2)?.try_into().ok()?));
+    let word = |at: usize| Some(u32::from_ne_bytes(tail.get(at..at + 4)?.try_into().ok()?));
+    let words = |at: usize| Some([word(at)?, word(at + 4)?, word(at + 8)?, word(at + 12)?]);
+    Some(NamedTail {
+        to: NetTail {
+            address: words(0)?,
+            port: half(16)?,
+            family: half(18)?,
+            transport: *tail.get(20)?,
+            is_v4: *tail.get(21)?,
+            protocol: half(22)?,
+        },
+        from: words(24)?,
+        cookie: u64::from_ne_bytes(tail.get(40..48)?.try_into().ok()?),
+        from_port: half(48)?,
+        name_len: half(50)?,
+        reserved: 0,
+        name: tail.get(56..312)?.try_into().ok()?,
+    })
+}
+
+/// Where a connection goes that names a server.
+fn server(tail: &[u8]) -> Result<AddressObject, DecodeError> {
+    let mut object = address(tail)?;
+    let named = named(tail).ok_or(DecodeError::Tail { length: tail.len() })?;
+    let name = named.name.get(..usize::from(named.name_len));
+    object.server = name.filter(|name| !name.is_empty()).map(<[u8]>::to_vec);
+    Ok(object)
 }
 
 #[cfg(test)]

@@ -257,6 +257,9 @@ pub struct AddressObject {
     pub protocol: String,
     /// The name that led to the address, where one is known.
     pub name: Option<String>,
+    /// The server that the connection says it is for, where that decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
     /// Address family number, for families other than IPv4 and IPv6.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub family: Option<u16>,

@@ -14,6 +14,8 @@ pub mod pins;
 pub mod probe;
 pub mod programs;
 mod protections;
+mod server_names;
+mod sock_diag;
 mod sys;
 mod table;
 

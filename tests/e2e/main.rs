@@ -17,6 +17,7 @@ mod policy_reload;
 mod race;
 mod repeats;
 mod rules;
+mod server_names;
 mod sockets;
 mod verifier;
 
@@ -51,6 +52,7 @@ fn tests() -> Vec<Test> {
         network::TESTS,
         sockets::TESTS,
         names::TESTS,
+        server_names::TESTS,
         aliases::TESTS,
         observe::TESTS,
         places::TESTS,

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -230,6 +231,43 @@ def plain_socket(address, kind):
 def tcp(address, port):
     with plain_socket(address, socket.SOCK_STREAM) as client:
         client.connect((address, port))
+
+
+@operation
+def say(address, port, what, cuts):
+    """Sends bytes in pieces that end at these places; all must come back."""
+    stream = words(**what)
+    with socket.socket(family(address), socket.SOCK_STREAM) as client:
+        client.settimeout(30)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.connect((address, port))
+        begin = 0
+        for end in [*cuts, len(stream)]:
+            piece = stream[begin:end]
+            if piece:
+                client.sendall(piece)
+                # Each is a packet of its own: the next is sent when it has come back.
+                exactly(client, len(piece))
+                begin = end
+
+
+def words(text=None, hello=None, fragment=None, before=""):
+    if text is not None:
+        return text.encode()
+    outgoing = ssl.MemoryBIO()
+    context = ssl.create_default_context()
+    # The library writes names in lower case.
+    name = hello.lower()
+    try:
+        context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name).do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    stream = outgoing.read().replace(name.encode(), hello.encode())
+    if fragment is not None:
+        body = stream[5:]
+        parts = (body[:fragment], body[fragment:])
+        stream = b"".join(stream[:3] + struct.pack("!H", len(part)) + part for part in parts)
+    return bytes.fromhex(before) + stream
 
 
 @operation

@@ -2,7 +2,8 @@
 
 use agentguard_common::counter::Counter;
 use agentguard_common::decision::{self, Subject};
-use agentguard_common::identity::{Tag, privilege};
+use agentguard_common::identity::{PolicyRecord, Tag, privilege};
+use agentguard_common::net::NetMatch;
 use agentguard_common::path::Rows;
 use agentguard_common::resolver::DNS_PORT;
 use agentguard_common::socket::{SocketRecord, socket_flag};
@@ -11,10 +12,10 @@ use agentguard_common::verdict::{Decision, Mode, Reason, Verdict};
 
 use super::{Settled, records, settle, unknown, verdict_to_errno};
 use crate::address::{self, Destination};
-use crate::emit::{self, Subjected};
+use crate::emit::{self, Connection, Subjected};
 use crate::kernel::{AbstractName, Dentry, Sock};
 use crate::path::{self, Found};
-use crate::{kept, resolver, socket};
+use crate::{kept, resolver, server_name, socket};
 
 /// `IPPROTO_TCP`, `IPPROTO_UDP`
 const TCP: u16 = 6;
@@ -35,11 +36,12 @@ pub fn connect(tag: &Tag, to: &Destination, own: Option<&SocketRecord>) -> i32 {
     let how = How::Fresh { asks };
     let decision = decide(&subject, how, to);
     if let Some(own) = own {
+        let flags = server_name::flags(policy, to);
         if matches!(decision.verdict, Verdict::Allow) {
-            socket::set_flow(own, flow(&subject, to), policy.generation);
+            socket::set_flow(own, flow(&subject, to), policy.generation, flags);
         } else if policy.mode == Mode::Observe as u8 {
             // It goes out all the same.
-            socket::set_flow(own, 0, policy.generation);
+            socket::set_flow(own, 0, policy.generation, flags);
         }
     }
     conclude(&Subjected { tag, policy, run }, Settled::new(decision, Verb::Connect), to)
@@ -66,6 +68,7 @@ pub fn through(tag: &Tag, sock: Sock, own: Option<&SocketRecord>) -> i32 {
     };
     let decision = match standing {
         Some(decision) => decision,
+        None if own.is_some_and(socket::is_cut) => Decision::deny(Reason::ServerName),
         None => {
             let now = flow(&subject, &to);
             if own.is_some_and(|own| socket::is_flow(own, now)) {
@@ -198,6 +201,16 @@ pub fn alive(tag: &Tag, sock: Sock) -> i32 {
     }
 }
 
+/// Refuses what is done with a connection that was cut for the server that it is for.
+#[inline(never)]
+pub fn cut(tag: &Tag, sock: Sock) -> i32 {
+    let Some((policy, run)) = records(tag) else {
+        return unknown();
+    };
+    let decision = Decision::deny(Reason::ServerName);
+    nowhere(&Subjected { tag, policy, run }, decision, Verb::Connect, sock)
+}
+
 /// Decides about a unix socket without a file, by its abstract name.
 #[inline(never)]
 pub fn abstract_name(tag: &Tag, verb: Verb, name: AbstractName) -> i32 {
@@ -318,6 +331,60 @@ fn by_rules(subject: &Subject<'_>, how: How, to: &Destination) -> Decision {
         }
     }
     decision::decide_net(subject, verb, matched)
+}
+
+/// What the policy says of a server that a connection names, to which rules about names say
+/// `named`. Where none does, what allows the address by itself counts.
+#[inline(always)]
+fn of_server(policy: &PolicyRecord, to: &Destination, named: NetMatch) -> Option<NetMatch> {
+    let address = to.address.reached();
+    let root = if address.is_v4 { policy.connect.v4 } else { policy.connect.v6 };
+    let matched = address::lookup(root, &address, to.transport, to.port)?;
+    Some(if matched.verdict > named.verdict { matched } else { named })
+}
+
+/// Whether a connection may name this server. See [`server`].
+#[inline(never)]
+pub fn names_server(policy: &PolicyRecord, to: &Destination, named: NetMatch) -> bool {
+    match of_server(policy, to, named) {
+        Some(NetMatch { verdict: 0, .. }) => {
+            policy.default_bits(Verb::Connect) == Verdict::Allow as u8
+        }
+        Some(matched) => matched.verdict == Verdict::Allow as u8,
+        None => false,
+    }
+}
+
+/// Refuses a connection for the server that it names, of which rules about names say `named`;
+/// `None`: that cannot be read. Returns whether it is cut.
+#[inline(never)]
+pub fn server(
+    own: &SocketRecord,
+    connection: &Connection,
+    named: Option<NetMatch>,
+    name: *const u8,
+    len: u32,
+) -> bool {
+    let Some((policy, run)) = records(&own.tag) else {
+        return unknown() != 0;
+    };
+    // SAFETY: as in `connect`.
+    let subject = Subject { tag: &own.tag, policy, run: unsafe { &*run } };
+    let decision = match named.and_then(|named| of_server(policy, &connection.to, named)) {
+        Some(matched) if matched.verdict != 0 => {
+            decision::decide_net(&subject, Verb::Connect, matched)
+        }
+        Some(_) => Decision::deny(Reason::ServerName),
+        None => {
+            emit::count(Counter::ServerNameUnreadable);
+            Decision::deny(Reason::ServerName)
+        }
+    };
+    let (subject, settled) =
+        (Subjected { tag: &own.tag, policy, run }, Settled::new(decision, Verb::Connect));
+    settle(&subject, settled);
+    emit::server_name(&subject, settled, connection, name, len);
+    verdict_to_errno(policy, settled) != 0
 }
 
 /// Has the daemon's resolver answer a question in the place of the server that is asked: where

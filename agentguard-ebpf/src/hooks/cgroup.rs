@@ -16,7 +16,7 @@ use aya_ebpf::programs::{SkBuffContext, SockAddrContext, SockContext};
 use crate::address::{self, Destination};
 use crate::enforce::net::Answerer;
 use crate::kernel::LSM_ATTACHED;
-use crate::{emit, enforce, resolver, socket};
+use crate::{emit, enforce, resolver, server_name, socket};
 
 /// 127.0.0.1
 const LOCALHOST: u32 = 0x7f00_0001;
@@ -38,15 +38,25 @@ pub fn cgroup_egress(ctx: SkBuffContext) -> i32 {
     if sock.is_null() {
         return 0;
     }
-    if !enforce::net::packet(own, peer(sock), detours(&ctx)) {
+    let to = peer(sock);
+    if !enforce::net::packet(own, to, detours(&ctx)) {
         return 0;
     }
-    if socket::is_asking(own)
-        && let Some(key) = asks_here(&ctx)
-    {
-        resolver::note(own, &key);
+    if socket::is_read(own) {
+        return server_name::packet(ctx.skb.skb, sock, own, to) as i32;
+    }
+    if socket::is_asking(own) {
+        asks(&ctx, own);
     }
     1
+}
+
+/// Notes who asks the daemon's resolver. (On its own, for the stack's sake.)
+#[inline(never)]
+fn asks(ctx: &SkBuffContext, own: &SocketRecord) {
+    if let Some(key) = asks_here(ctx) {
+        resolver::note(own, &key);
+    }
 }
 
 /// Where a packet comes from, if it goes to the daemon's resolver.

@@ -94,9 +94,13 @@ pub fn socket_recvmsg(ctx: LsmContext) -> i32 {
     let Some(tag) = enforce::tagged(prior) else {
         return prior;
     };
-    match Socket::from_argument(ctx.arg(0)).sock() {
-        Some(sock) => enforce::net::alive(tag, sock),
-        None => enforce::net::unreadable(tag, Verb::Connect),
+    let Some(sock) = Socket::from_argument(ctx.arg(0)).sock() else {
+        return enforce::net::unreadable(tag, Verb::Connect);
+    };
+    match socket::own(tag, socket::of(sock)) {
+        // Nothing will come: what it asks did not leave.
+        Some(own) if socket::is_cut(own) => enforce::net::cut(tag, sock),
+        _ => enforce::net::alive(tag, sock),
     }
 }
 

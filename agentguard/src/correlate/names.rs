@@ -148,6 +148,11 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A name as it was sent, with what is no name written as `\\xNN`.
+fn shown(name: &[u8]) -> String {
+    name.escape_ascii().to_string()
+}
+
 /// An address in text, with the name that it was given for.
 pub(super) fn address(object: &decode::AddressObject, name: Option<&str>) -> AddressObject {
     AddressObject {
@@ -158,6 +163,7 @@ pub(super) fn address(object: &decode::AddressObject, name: Option<&str>) -> Add
             Transport::Other => object.protocol.to_string(),
         },
         name: name.map(str::to_owned),
+        server_name: object.server.as_deref().map(shown),
         family: object.address.is_none().then_some(object.family),
     }
 }

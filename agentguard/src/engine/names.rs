@@ -329,6 +329,7 @@ impl Engine {
                 }
                 .to_owned(),
                 name: key.name.map(Into::into),
+                server_name: None,
                 family: None,
             }),
             verdict: refused.verdict,

@@ -446,7 +446,7 @@ fn used(tables: &Tables, links: u64) -> Used {
 }
 
 /// Waits until no program runs that began before this call.
-fn grace() {
+pub fn grace() {
     if sys::wait_for_running_programs().is_err() {
         // Refused on kernels with `nohz_full`. A hook takes microseconds and cannot
         // sleep; this is more than a grace period ever takes.

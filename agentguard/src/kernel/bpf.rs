@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use agentguard_common::counter::Counter;
-use agentguard_common::event::{Fold, FoldKey, Header};
+use agentguard_common::event::{Fold, FoldKey, Header, Kind, flag};
 use agentguard_common::identity::{EnrolRequest, RunRecord, Tag, policy_flag, run_state};
 use agentguard_common::limits;
 use agentguard_common::names::map;
@@ -21,11 +21,13 @@ use aya::maps::{Map, MapData, RingBuf};
 use super::banks::Banks;
 use super::load::{self, Loaded, failed};
 use super::pins::{self, links_dir};
+use super::server_names::ServerNames;
 use super::table::Table;
 use super::{
     Askers, DecisionCount, Fill, Hook, KernelError, KernelRun, LinkRow, NewRun, Options, Port,
-    Protection, RawRecord, protections, sys,
+    Protection, RawRecord, protections, sock_diag, sys,
 };
+use crate::decode;
 use crate::policy::compile::Compiled;
 
 pub use super::pins::unload;
@@ -49,6 +51,7 @@ pub struct Bpf {
     grants: OwnedFd,
     /// What is in `grants`, for the daemon alone writes it.
     granted: HashSet<GrantKey>,
+    server_names: ServerNames,
     askers: OwnedFd,
     resolver: Table<ResolverRecord>,
     denials: RingBuf<MapData>,
@@ -79,6 +82,7 @@ pub fn open(options: &Options) -> Result<Bpf, KernelError> {
     let (counters, live) = (maps(map::COUNTERS)?, maps(map::LIVE)?);
     let (tasks, enrol) = (maps(map::TASKS)?, maps(map::ENROL)?);
     let folds = maps(map::FOLDS)?;
+    let server_names = ServerNames::new(maps(map::SERVER_NAMES)?);
     let (grants, askers) = (maps(map::GRANTS)?, maps(map::ASKERS)?);
     let granted = sys::keys(grants.as_fd())
         .map_err(|error| failed("reading what runs were given for names", &error))?;
@@ -103,6 +107,7 @@ pub fn open(options: &Options) -> Result<Bpf, KernelError> {
         folds,
         grants,
         granted: granted.into_iter().collect(),
+        server_names,
         askers,
         resolver,
         denials,
@@ -179,17 +184,19 @@ impl Port for Bpf {
             .agents
             .iter()
             .any(|agent| agent.record.flags & policy_flag::NAMES != 0);
+        self.server_names.write(policy)?;
         // Where LSM programs are refused they decide as well, and stay.
-        if self.lsm_obstacle.is_some() {
-            return self.banks.put(policy);
-        }
+        let follows = self.lsm_obstacle.is_none();
         // Before the first question, and until the last policy that has names is gone.
-        if names {
+        if follows && names {
             pins::follow_names(&mut self.object, &self.options, &mut self.hooks, true)?;
         }
         self.banks.put(policy)?;
-        if !names {
+        if follows && !names {
             pins::follow_names(&mut self.object, &self.options, &mut self.hooks, false)?;
+        }
+        if let Err(error) = self.server_names.keep_only(policy.generation) {
+            tracing::error!("{error}");
         }
         Ok(())
     }
@@ -416,6 +423,7 @@ impl Port for Bpf {
             used: self.granted.len() as u64,
             limit: u64::from(limits::GRANTS),
         });
+        fills.push(self.server_names.fill());
         fills
     }
 
@@ -435,9 +443,32 @@ impl Port for Bpf {
             while into.len() < upto
                 && let Some(record) = ring.next()
             {
-                into.extend(parse(&record));
+                let record = parse(&record);
+                if let Some(record) = &record {
+                    end_if_cut(record);
+                }
+                into.extend(record);
             }
         }
+    }
+}
+
+/// Ends a connection that was cut for the server that it names. Nothing of it leaves any
+/// more; this tells the program so.
+fn end_if_cut(record: &RawRecord) {
+    let cut = record.header.kind == Kind::ServerName as u8
+        && record.header.flags & flag::NOT_BLOCKED == 0;
+    let Some(connection) = decode::named(&record.tail).filter(|_| cut) else {
+        return;
+    };
+    match sock_diag::destroy(&connection) {
+        Ok(()) => {}
+        // It is over, or of another network namespace.
+        Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => {}
+        Err(error) => tracing::warn!(
+            "a connection that was cut for the server that it names cannot be ended, its program \
+             waits until TCP gives up: {error}"
+        ),
     }
 }
 

@@ -23,13 +23,14 @@ use super::{Hook, KernelError, Options, cgroup};
 static OBJECT: &[u8] = aya::include_bytes_aligned!("agentguard.bpf.o");
 
 /// Maps that are pinned: everything but constants.
-pub const PINNED_MAPS: [&str; 26] = {
+pub const PINNED_MAPS: [&str; 27] = {
     use agentguard_common::names::map;
     [
         map::TASKS,
         map::TASKS_BY_ADDRESS,
         map::SOCKETS,
         map::GRANTS,
+        map::SERVER_NAMES,
         map::ASKERS,
         map::RESOLVER,
         map::LIVE,

@@ -136,6 +136,16 @@ impl NameRules {
         found
     }
 
+    /// What the rules say, name by name: whether of the names below it, the name, and the
+    /// ranges of ports. What found no room is closed.
+    pub fn table(&self) -> impl Iterator<Item = (bool, &str, Vec<PortRange>)> {
+        let exact = self.exact.iter().map(|entry| (false, entry));
+        let below = self.below.iter().map(|entry| (true, entry));
+        exact
+            .chain(below)
+            .map(|(below, (name, ranges))| (below, name.as_ref(), fitted(ranges.clone()).0))
+    }
+
     /// The ranges of all rules about a name.
     fn about<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a PortRange> {
         let parents = name
