@@ -148,6 +148,59 @@ const HOST: u32 = u32::from_le_bytes(*b"host");
 const METHOD_BYTES: u32 = 32;
 
 impl Reading {
+    /// Nothing was read.
+    pub const NEW: Self = Self {
+        first: 0,
+        stage: stage::FIRST,
+        at: 0,
+        want: 1,
+        have: 0,
+        end: 0,
+        start: 0,
+        matched: 0,
+        name_len: 0,
+        name_at: 0,
+        pending: 0,
+        reserved: 0,
+        room: [0; 768],
+        key: NameKey {
+            generation: 0,
+            agent: 0,
+            below: 0,
+            name: [0; 256],
+        },
+    };
+
+    /// Does with a packet what the kernel program does, as if every name were allowed: for
+    /// tests, and for those who look for a stream that breaks it.
+    #[cfg(any(test, feature = "user"))]
+    pub fn packet(&mut self, start: u32, bytes: &[u8], mut name: impl FnMut(&[u8])) -> Step {
+        loop {
+            let (offset, count) = self.wanted(start, bytes.len() as u32);
+            if count == 0 {
+                return Step::More;
+            }
+            let (offset, to) = (offset as usize, PIECE_AT + self.have as usize);
+            self.room[to..to + count as usize]
+                .copy_from_slice(&bytes[offset..offset + count as usize]);
+            self.have += count;
+            if self.have < self.want {
+                return Step::More;
+            }
+            match self.step() {
+                Step::More => {}
+                Step::Name => {
+                    let at = self.name_at as usize;
+                    name(&self.room[at..at + self.name_len as usize]);
+                    if self.is_over() {
+                        return Step::Done;
+                    }
+                }
+                end => return end,
+            }
+        }
+    }
+
     /// Begins with a stream whose first byte has this number.
     #[inline(always)]
     pub fn begin(&mut self, first: u32) {
@@ -514,57 +567,17 @@ mod tests {
 
     use super::*;
 
-    /// What the kernel program does, with these packets.
+    /// The names in these packets, and what came of the last.
     fn read(packets: &[&[u8]]) -> (Vec<String>, Step) {
-        let mut reading = Reading {
-            first: 0,
-            stage: 0,
-            at: 0,
-            want: 0,
-            have: 0,
-            end: 0,
-            start: 0,
-            matched: 0,
-            name_len: 0,
-            name_at: 0,
-            pending: 0,
-            reserved: 0,
-            room: [0; 768],
-            key: NameKey {
-                generation: 0,
-                agent: 0,
-                below: 0,
-                name: [0; 256],
-            },
-        };
-        reading.begin(0);
+        let mut reading = Reading::NEW;
         let mut names = Vec::new();
-        let mut start = 0_u32;
+        let mut start = 0;
         for packet in packets {
-            loop {
-                let (offset, bytes) = reading.wanted(start, packet.len() as u32);
-                if bytes == 0 {
-                    break;
-                }
-                let (offset, bytes) = (offset as usize, bytes as usize);
-                let to = PIECE_AT + reading.have as usize;
-                reading.room[to..to + bytes].copy_from_slice(&packet[offset..offset + bytes]);
-                reading.have += bytes as u32;
-                if reading.have < reading.want {
-                    break;
-                }
-                match reading.step() {
-                    Step::More => {}
-                    Step::Name => {
-                        let at = reading.name_at as usize;
-                        let name = &reading.room[at..at + reading.name_len as usize];
-                        names.push(String::from_utf8_lossy(name).into_owned());
-                        if reading.is_over() {
-                            return (names, Step::Done);
-                        }
-                    }
-                    end => return (names, end),
-                }
+            let step = reading.packet(start, packet, |name| {
+                names.push(String::from_utf8_lossy(name).into_owned());
+            });
+            if step != Step::More {
+                return (names, step);
             }
             start += packet.len() as u32;
         }

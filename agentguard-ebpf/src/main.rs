@@ -47,7 +47,7 @@
 //! | `lsm/socket_recvmsg` | `socket_recvmsg` | the run's standing |
 //! | `lsm/unix_stream_connect`, `unix_may_send` | the same | decide `connect` to unix sockets |
 //! | `lsm/netlink_send` | `netlink_send` | privilege `raw-sockets` for what changes something |
-//! | `cgroup_skb/egress` | `cgroup_egress` | the second line: packets of agents' sockets |
+//! | `cgroup_skb/egress` | `cgroup_egress` | the second line: packets of agents' sockets; the server that a connection names |
 //! | `cgroup/sock_create` | `cgroup_sock_create` | as `socket_create` and `socket_post_create` where LSM programs are refused |
 //! | `cgroup/bind4`, `bind6` | `cgroup_bind4`, `6` | as `socket_bind` there |
 //! | `cgroup/connect4`, `connect6` | `cgroup_connect4`, `6` | questions to the daemon's resolver; as `socket_connect` there |

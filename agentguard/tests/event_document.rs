@@ -58,6 +58,7 @@ fn decisions() -> Vec<Detail> {
         port: 0,
         protocol: String::new(),
         name: None,
+        server_name: Some(String::new()),
         family: Some(16),
     });
     vec![decision(file()), decision(address)]
