@@ -46,9 +46,9 @@ fn noise(name: &str) -> f64 {
 }
 
 /// What every state measures on.
-struct Bench {
-    places: Places,
-    this: String,
+pub struct Bench {
+    pub places: Places,
+    pub this: String,
     file: String,
     server: Server,
     /// Where the measured process connects to itself.
@@ -57,7 +57,7 @@ struct Bench {
     before: BTreeSet<u32>,
     /// What is unpacked, searched and removed, where that is measured.
     archive: Option<String>,
-    states: Map<String, Value>,
+    pub states: Map<String, Value>,
 }
 
 /// Measures all states; prints one JSON object.
@@ -80,10 +80,7 @@ pub fn main(empty_object: &Path, archive: &str) -> Result<()> {
     bench.measure("none_again", Command::new("env"), ALL)?;
     bench.tree("none_again", Command::new("env"))?;
     bench.others()?;
-    let kernel = nix::sys::utsname::uname()?;
-    let kernel = kernel.release().to_string_lossy();
-    println!("{}", json!({ "kernel": kernel, "states": bench.states }));
-    Ok(())
+    bench.print()
 }
 
 /// Measures the few states whose costs a committed file holds: see [`held::report`].
@@ -123,7 +120,7 @@ fn free_port() -> Result<SocketAddr> {
 }
 
 impl Bench {
-    fn make(archive: Option<&str>) -> Result<Self> {
+    pub fn make(archive: Option<&str>) -> Result<Self> {
         let places = Places::make()?;
         deep::make()?;
         if archive.is_some() {
@@ -167,7 +164,7 @@ impl Bench {
     }
 
     /// The addresses that are connected to.
-    fn own_net(&self) -> Vec<String> {
+    pub fn own_net(&self) -> Vec<String> {
         let mut own = self.server.rules().to_vec();
         own.push(format!("{}/tcp", self.own));
         own
@@ -175,7 +172,7 @@ impl Bench {
 
     /// Waits until the kernel has no program that was not there at the beginning: it
     /// detaches them after their owner is gone, and each still costs until then.
-    fn unloaded(&self) -> Result<()> {
+    pub fn unloaded(&self) -> Result<()> {
         until("the kernel is rid of the programs", || {
             Ok(loaded().is_subset(&self.before).then_some(()))
         })
@@ -207,8 +204,19 @@ impl Bench {
         Ok(())
     }
 
+    /// Prints everything.
+    ///
+    /// # Errors
+    /// The kernel does not say its release.
+    pub fn print(&self) -> Result<()> {
+        let kernel = nix::sys::utsname::uname()?;
+        let kernel = kernel.release().to_string_lossy();
+        println!("{}", json!({ "kernel": kernel, "states": self.states }));
+        Ok(())
+    }
+
     /// Runs the measurements of calls behind `command`.
-    fn measure(&mut self, state: &str, mut command: Command, calls: &str) -> Result<()> {
+    pub fn measure(&mut self, state: &str, mut command: Command, calls: &str) -> Result<()> {
         let servers = [self.server.udp, self.server.tcp, self.own];
         command
             // Random layouts of memory cost differently.

@@ -8,6 +8,7 @@ mod held;
 mod machine;
 mod measure;
 mod native;
+mod network;
 mod others;
 mod policy;
 mod tree;
@@ -33,6 +34,7 @@ fn run(arguments: &[String]) -> Result<()> {
     match words[..] {
         ["machine", empty, archive] => machine::main(Path::new(empty), archive),
         ["check", how @ ("compare" | "print")] => machine::check(how == "compare"),
+        ["network"] => network::main(),
         ["native", decide] => native::main(Path::new(decide)),
         [measure::FLAG, calls, file, udp, tcp, own] => measure::main(calls, file, [udp, tcp, own]),
         [tree::FLAG, archive, directory] => tree::main(archive, directory),

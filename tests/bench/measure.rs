@@ -23,6 +23,8 @@ pub const FLAG: &str = "measure";
 pub const ALL: &str = "open open_3 open_10 open_40 pread connect_udp connect_tcp bulk exec";
 /// As [`ALL`].
 pub const OPENS: &str = "open open_3 open_10 open_40";
+/// Those that send.
+pub const NETWORK: &str = "connect_udp send_udp connect_tcp bulk turn";
 /// The calls whose figures are held.
 pub const HELD: &str = "open pread connect_udp exec";
 
@@ -40,7 +42,10 @@ pub fn main(wanted: &str, file: &str, [udp, tcp, own]: [&str; 3]) -> Result<()> 
     let tcp: SocketAddr = tcp.parse()?;
     let content = File::open(file).with_context(|| format!("cannot open {file}"))?;
     let datagrams = UdpSocket::bind("127.0.0.1:0")?;
+    let sender = UdpSocket::bind("127.0.0.1:0")?;
     let (mut near, mut far) = established(own)?;
+    near.set_nodelay(true)?;
+    far.set_nodelay(true)?;
     let mut byte = [0];
     let mut bulk = [0; BULK];
     let deep = deep::DEPTHS.map(|depth| (format!("open_{depth}"), deep::file(depth)));
@@ -56,6 +61,14 @@ pub fn main(wanted: &str, file: &str, [udp, tcp, own]: [&str; 3]) -> Result<()> 
             "bulk" => series(20, 40, thread_time, || {
                 near.write_all(&bulk)?;
                 far.read_exact(&mut bulk)
+            })?,
+            "send_udp" => series(200, 40, thread_time, || sender.send_to(&byte, udp))?,
+            // One byte there and one back: what a request waits for.
+            "turn" => series(100, 40, thread_time, || {
+                near.write_all(&byte)?;
+                far.read_exact(&mut byte)?;
+                far.write_all(&byte)?;
+                near.read_exact(&mut byte)
             })?,
             // Many: what the daemon does after a start must not move the median.
             "exec" => series(1, 256, with_children, || {

@@ -142,7 +142,7 @@ pub fn confined(file: &str, command: &[&str]) -> Result<()> {
 }
 
 /// Runs a program with this input.
-fn fed(program: &str, arguments: &[&str], input: &str) -> Result<()> {
+pub fn fed(program: &str, arguments: &[&str], input: &str) -> Result<()> {
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())

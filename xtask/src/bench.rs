@@ -52,6 +52,9 @@ pub struct Args {
     /// Measure only what is measured on this host: no test machine
     #[arg(long)]
     native: bool,
+    /// Measure what sending costs, also under nftables, and nothing else
+    #[arg(long, conflicts_with_all = ["native", "check"])]
+    network: bool,
     /// Write all figures to this file as well
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -90,12 +93,38 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let dir = scratch.path().join("programs");
     fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     build(&host, &dir)?;
+    if args.network {
+        let output = scratch.path().join("network.json");
+        let words = ["network".to_owned()];
+        let figures = in_machine(&host, args.kernel, &dir, &output, &words, &["nftables"])?;
+        if let Some(file) = &args.json {
+            let all = json!({ "commit": commit(&host), "network": figures });
+            fs::write(file, format!("{all:#}\n"))
+                .with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        println!("{}", table::network(&Figures::new(figures))?);
+        return Ok(ExitCode::SUCCESS);
+    }
     let machine = if args.native {
         None
     } else {
         archive::make(&host, &dir)?;
         let output = scratch.path().join("machine.json");
-        Some(in_machine(&host, args.kernel, &dir, &output)?)
+        let words = [
+            "machine".to_owned(),
+            format!("{GUEST_DIR}/{}", OBJECTS[0]),
+            format!("{GUEST_DIR}/{}", archive::NAME),
+        ];
+        // What the costs are compared with.
+        let with = ["apparmor", "auditd"];
+        Some(in_machine(
+            &host,
+            args.kernel,
+            &dir,
+            &output,
+            &words,
+            &with,
+        )?)
     };
     let native = natively(&host, &dir)?;
     if let Some(file) = &args.json {
@@ -143,27 +172,33 @@ fn build(host: &Host, dir: &Path) -> Result<()> {
 }
 
 /// The measurements by instruction count.
-fn in_machine(host: &Host, series: Series, dir: &Path, output: &Path) -> Result<Value> {
-    let command = [
+fn in_machine(
+    host: &Host,
+    series: Series,
+    dir: &Path,
+    output: &Path,
+    words: &[String],
+    with: &[&str],
+) -> Result<Value> {
+    let mut command = vec![
         "env".to_owned(),
         format!("AGENTGUARD_BIN={GUEST_DIR}/agentguard"),
         format!("{GUEST_DIR}/{PROGRAM}"),
-        "machine".to_owned(),
-        format!("{GUEST_DIR}/{}", OBJECTS[0]),
-        format!("{GUEST_DIR}/{}", archive::NAME),
     ];
+    command.extend_from_slice(words);
     let machine = Machine {
         icount: true,
         add: vec![(dir.to_owned(), GUEST_DIR.to_owned())],
         output: Some(output.to_owned()),
         timeout: TIMEOUT,
-        ..Machine::new(Guest::Command(command.map(OsString::from).into()))
+        ..Machine::new(Guest::Command(
+            command.into_iter().map(OsString::from).collect(),
+        ))
     };
     let system = System {
         series: vec![series],
         flavour: Flavour::Cloud,
-        // What the costs are compared with.
-        with: ["apparmor", "auditd"].map(str::to_owned).into(),
+        with: with.iter().map(|name| (*name).to_owned()).collect(),
         refresh: false,
     };
     let code = vm::run_all(host, &system, &machine)?;

@@ -32,6 +32,8 @@ mod place;
 mod kept;
 #[path = "../resolver.rs"]
 mod resolver;
+#[path = "../server_name.rs"]
+mod server_name;
 #[path = "../settled.rs"]
 mod settled;
 #[path = "../socket.rs"]

@@ -34,6 +34,28 @@ const WORKING: [&str; 5] = [
     "none_again",
     "apparmor_thousand",
 ];
+/// States in which sending is measured.
+const NETWORK_STATES: [(&str, &str); 11] = [
+    ("none", "no AgentGuard"),
+    ("live", "untagged, an agent with names lives"),
+    ("addresses_few", "tagged, 10 addresses"),
+    ("addresses_many", "tagged, 10,000 addresses"),
+    ("names_few", "tagged, 10 rules, with names"),
+    ("names_many", "tagged, 10,000 rules, with names"),
+    ("none_again", "no AgentGuard, measured again"),
+    ("nftables_few", "nftables, 10, outside the cgroup"),
+    ("nftables_in_few", "nftables, 10, in the cgroup"),
+    ("nftables_many", "nftables, 10,000, outside"),
+    ("nftables_in_many", "nftables, 10,000, in the cgroup"),
+];
+/// What is called in each.
+const NETWORK_CALLS: [(&str, &str); 5] = [
+    ("connect_udp", "connect UDP"),
+    ("send_udp", "send UDP"),
+    ("connect_tcp", "connect TCP"),
+    ("bulk", "send+receive 16 KiB"),
+    ("turn", "1 byte there and back"),
+];
 /// The depths.
 const DEPTHS: [(&str, &str); 4] = [
     ("open_3", "3 names"),
@@ -74,6 +96,16 @@ pub fn machine(figures: &Figures) -> Result<String> {
          QEMU counts; medians)\n\n{}",
         figures.text("/kernel")?,
         added(figures, &STATES[..COMPLETE], &CALLS)?
+    ))
+}
+
+/// What each state adds to calls that send.
+pub fn network(figures: &Figures) -> Result<String> {
+    Ok(format!(
+        "Instructions of calls that send, on Linux {}, and what each state adds (QEMU counts; \
+         medians)\n\n{}",
+        figures.text("/kernel")?,
+        added(figures, &NETWORK_STATES, &NETWORK_CALLS)?
     ))
 }
 

@@ -1,0 +1,136 @@
+//! What sending costs, in each state: as an agent with few and many rules about addresses or
+//! names, and under nftables with a set of the same size for one cgroup.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use agentguard_tests::agent::Agent;
+use agentguard_tests::binary;
+use agentguard_tests::daemon::Daemon;
+use agentguard_tests::manifest::Manifest;
+use anyhow::{Context as _, Result, ensure};
+
+use crate::machine::Bench;
+use crate::measure::NETWORK;
+use crate::others::fed;
+use crate::policy::address;
+
+/// Rules, in the two sizes.
+const SIZES: [(&str, usize); 2] = [("few", 10), ("many", 10_000)];
+/// Makes the text of a rule from its number.
+type Rule = fn(usize) -> String;
+/// The cgroup that nftables is about.
+const CGROUP: &str = "agentguard-bench";
+
+/// Measures all states; prints one JSON object.
+///
+/// # Errors
+/// A state cannot be made, or a measurement fails.
+pub fn main() -> Result<()> {
+    let mut bench = Bench::make(None)?;
+    bench.measure("none", Command::new("env"), NETWORK)?;
+    bench.as_agent()?;
+    bench.measure("none_again", Command::new("env"), NETWORK)?;
+    let cgroup = cgroup()?;
+    for (size, rules) in SIZES {
+        nftables(rules, &bench.own_net())?;
+        bench.measure(&format!("nftables_{size}"), Command::new("env"), NETWORK)?;
+        bench.measure(&format!("nftables_in_{size}"), within(&cgroup), NETWORK)?;
+    }
+    bench.print()
+}
+
+impl Bench {
+    fn as_agent(&mut self) -> Result<()> {
+        let mut daemon = Daemon::configure(binary::agentguard()?, &self.places, &[])?;
+        let kinds: [(&str, Rule); 2] = [("addresses", address), ("names", name)];
+        let agent = |kind, size| format!("bench-{kind}-{size}");
+        for (kind, rule) in kinds {
+            for (size, rules) in SIZES {
+                let own = self.own_net();
+                let listen = &own[own.len().saturating_sub(1)..];
+                let others = (own.len()..rules).map(rule);
+                let connect: Vec<String> = own.iter().cloned().chain(others).collect();
+                let manifest = Manifest::new(&agent(kind, size), "enforce")
+                    .rules("connect", "allow", &connect)
+                    .rules("listen", "allow", listen);
+                let file = format!("agents/{}.yaml", agent(kind, size));
+                fs::write(self.places.at(&file), manifest.text())?;
+            }
+        }
+        daemon.start()?;
+        let start = |agent: &str| daemon.command(&["run", "--agent", agent, "--"]);
+        let mut waiting = start(&agent("names", "few"));
+        waiting.args([&self.this, "wait"]);
+        let live = Agent::start("a live agent", waiting)?;
+        self.measure("live", Command::new("env"), NETWORK)?;
+        live.end()?;
+        for (kind, _) in kinds {
+            for (size, _) in SIZES {
+                let state = format!("{kind}_{size}");
+                self.measure(&state, start(&agent(kind, size)), NETWORK)?;
+            }
+        }
+        daemon.unload()?;
+        self.unloaded()
+    }
+}
+
+fn name(number: usize) -> String {
+    match number % 2 {
+        0 => format!("host-{number}.service-{}.example:443", number % 97),
+        _ => format!("*.zone-{number}.example"),
+    }
+}
+
+/// A cgroup of its own, of cgroup v2.
+fn cgroup() -> Result<String> {
+    let mounts = fs::read_to_string("/proc/mounts")?;
+    let root = mounts
+        .lines()
+        .find_map(|line| line.split_once(" cgroup2 ")?.0.split(' ').nth(1))
+        .context("no cgroup2 is mounted")?;
+    let path = format!("{root}/{CGROUP}");
+    fs::create_dir_all(&path).with_context(|| path.clone())?;
+    Ok(path)
+}
+
+/// The beginning of a command line in the cgroup.
+fn within(cgroup: &str) -> Command {
+    let mut command = Command::new("sh");
+    let enter = format!("echo $$ > {cgroup}/cgroup.procs && exec \"$@\"");
+    command.args(["-c", &enter, "sh"]);
+    command
+}
+
+/// From the cgroup, only to these and the other addresses of a set.
+fn nftables(rules: usize, own: &[String]) -> Result<()> {
+    ensure!(
+        Path::new("/usr/sbin/nft").exists(),
+        "nftables is not installed"
+    );
+    let ports: Vec<&str> = own
+        .iter()
+        .filter(|rule| rule.starts_with("127."))
+        .filter_map(|rule| rule.split(':').nth(1)?.split('/').next())
+        .collect();
+    let mut set = String::new();
+    for port in &ports {
+        write!(set, "127.0.0.1 . {port}, ")?;
+    }
+    for number in ports.len()..rules {
+        let (a, b) = (number / 250, number % 250);
+        write!(set, "10.{a}.{b}.0/24 . 443, ")?;
+    }
+    let text = format!(
+        "flush ruleset\ntable inet bench {{\n set allowed {{ type ipv4_addr . inet_service; flags interval; \
+         elements = {{ {} }} }}\n chain check {{ ip daddr . th dport @allowed accept; \
+         ct state established accept; counter reject }}\n \
+         chain out {{ type filter hook output priority 0; policy accept; \
+         socket cgroupv2 level 1 \"{CGROUP}\" jump check }}\n}}\n",
+        set.trim_end_matches(", ")
+    );
+    fed("nft", &["-f", "-"], &text)
+}
