@@ -31,6 +31,7 @@ fn main() -> ExitCode {
     let result = match arguments.first().map(String::as_str) {
         Some(executor::WORD) => executor::main(&arguments[1..]),
         Some(victim::WORD) => victim::main(&arguments[1..]),
+        Some(network::names::given::WORD) => network::names::given::main(&arguments[1..]),
         _ => options(&arguments).and_then(|options| driver::main(&options)),
     };
     result.unwrap_or_else(|error| {
