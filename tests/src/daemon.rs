@@ -17,6 +17,16 @@ use crate::wait::until;
 /// The file in the place of the host's resolv.conf.
 const RESOLV_CONF: &str = "resolv.conf";
 
+fn name() -> String {
+    format!("agentguard-test-{}", std::process::id())
+}
+
+/// Where the daemon of this process pins its programs and maps.
+#[must_use]
+pub fn pins() -> PathBuf {
+    Path::new("/sys/fs/bpf").join(name())
+}
+
 /// A daemon on private directories.
 #[derive(Debug)]
 pub struct Daemon {
@@ -38,8 +48,8 @@ impl Daemon {
     pub fn configure(binary: PathBuf, places: &Places, accept_degraded: &[&str]) -> Result<Self> {
         // Free now; nothing else on a test host takes ports at random for listening.
         let metrics = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let name = format!("agentguard-test-{}", std::process::id());
-        let pins = Path::new("/sys/fs/bpf").join(&name);
+        let name = name();
+        let pins = pins();
         let config = places.root().join("agentguard.yaml");
         let resolv_conf = places.root().join(RESOLV_CONF);
         fs::write(

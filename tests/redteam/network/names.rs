@@ -4,9 +4,11 @@
 //! which is in the names that it asks for and nowhere else.
 
 pub mod answers;
+pub mod beside;
 pub mod given;
 pub mod hidden;
 pub mod hostile;
+pub mod malformed;
 pub mod questions;
 pub mod rebinding;
 pub mod resolver;
@@ -22,7 +24,7 @@ use serde_json::json;
 use super::nameserver::{self, Needle, Script};
 use super::{dns, ground, interface, listener, wire};
 use crate::attempt::Attempt;
-use crate::field::Field;
+use crate::field::{Field, Side};
 use crate::sys::{self, Fail, Try, call};
 use dns::{code, kind};
 
@@ -72,8 +74,10 @@ pub fn all() -> Vec<Attempt> {
         hidden::ATTEMPTS,
         resolver::ATTEMPTS,
         given::ATTEMPTS,
+        beside::ATTEMPTS,
         answers::ATTEMPTS,
         hostile::ATTEMPTS,
+        malformed::ATTEMPTS,
         rebinding::ATTEMPTS,
     ]
     .concat()
@@ -194,6 +198,18 @@ pub fn fresh(family: Family) -> Result<Vec<u8>> {
     Ok(address)
 }
 
+/// An address of this machine that a rule allows and no other field has.
+pub fn listed(family: Family) -> Result<Vec<u8>> {
+    static NEXT: AtomicU16 = AtomicU16::new(20);
+    let next = NEXT.fetch_add(1, Ordering::Relaxed);
+    let address = match family {
+        Family::V4 => wire::v4(interface::v4(Side::Allowed, next as u8), 0),
+        Family::V6 => wire::v6(interface::v6(Side::Allowed, next), 0, 0),
+    };
+    interface::add(&wire::host(&address))?;
+    Ok(address)
+}
+
 /// A listener of the field at this address; the address with its port.
 pub fn listen_at(field: &Field, address: &[u8], kind: i32) -> Result<Vec<u8>> {
     let socket = wire::socket(wire::family(address), kind, 0)?;
@@ -238,13 +254,21 @@ pub fn question(field: &Field) -> Vec<u8> {
     dns::query(&field.noted_bytes("name"), field.noted("kind") as u16)
 }
 
-/// A datagram of this socket.
+/// A datagram of this socket, or some bytes of a connection.
 pub fn received(socket: &OwnedFd) -> Try {
     let mut room = vec![0; 64 * 1024];
     let length = room.len();
-    let got = call!(SYS_recvfrom, socket, &mut room[..], length, 0, 0, 0)?;
-    room.truncate(got as usize);
-    Ok(room)
+    loop {
+        match call!(SYS_recvfrom, socket, &mut room[..], length, 0, 0, 0) {
+            // A ring that has something to say interrupts what waits with a time limit.
+            Err(fail) if fail.errno == libc::EINTR => {}
+            Err(fail) => return Err(fail),
+            Ok(got) => {
+                room.truncate(got as usize);
+                return Ok(room);
+            }
+        }
+    }
 }
 
 /// A message of this connection.
@@ -308,9 +332,13 @@ pub fn ask_by_tcp(field: &Field) -> Try {
 
 /// Goes where the field's listener is.
 pub fn reach(field: &Field) -> Try {
-    let to = field.noted_bytes("to");
-    let socket = wire::socket_to(&to, libc::SOCK_STREAM)?;
-    wire::connect(&socket, &to)?;
+    reach_to(&field.noted_bytes("to"))
+}
+
+/// Connects there, and writes.
+pub fn reach_to(to: &[u8]) -> Try {
+    let socket = wire::socket_to(to, libc::SOCK_STREAM)?;
+    wire::connect(&socket, to)?;
     sys::mark(&socket)
 }
 

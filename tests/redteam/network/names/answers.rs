@@ -1,11 +1,24 @@
 //! Answers with addresses that are not the name's: each gives one address where it counts
 //! and another where it must not. The control goes to the first, the attempt to the second.
 
-use super::{Family, ask_and_reach, exchange, leads, look, look_nowhere, question, reach};
+use agentguard_common::names;
+use agentguard_common::resolver::{Grant, GrantKey};
+use agentguard_tests::daemon::pins;
+use anyhow::Result;
+use aya::maps::{HashMap, Map, MapData};
+use nix::libc::SOCK_STREAM;
+use nix::time::{ClockId, clock_gettime};
+use serde_json::json;
+
+use super::questions::below;
+use super::{
+    Family, Ground, ask_and_reach, exchange, fresh, leads, listen_at, look, question, reach,
+};
 use crate::attempt::{Attempt, write};
-use crate::field::Field;
+use crate::field::{Field, Side};
 use crate::network::dns::{self, Message, TTL, kind};
-use crate::network::nameserver::{Asked, Given, Out};
+use crate::network::nameserver::{Asked, Given, Needle, Out, fresh_label};
+use crate::network::wire;
 use crate::sys::Try;
 use crate::victim::PROOF;
 
@@ -14,6 +27,8 @@ const LINKS: usize = 20;
 /// The most seconds that the resolver tells.
 const MOST: u32 = 3_600;
 const HALF: u32 = 1 << 31;
+/// Seconds that an address is given for beyond those, and a minute for slow machines.
+const SPARE: u64 = 90;
 
 /// An attempt to have an answer open an address.
 macro_rules! opens {
@@ -67,6 +82,9 @@ pub const ATTEMPTS: &[Attempt] = &[
             say(good(asked, given).answer(bad))
         }
     ),
+    write("net-dns-answer-other-type-v6", ask_and_reach)
+        .prepare(other_type)
+        .look(look),
     opens!(
         "net-dns-answer-no-such-name-v4",
         Family::V4,
@@ -203,11 +221,32 @@ pub const ATTEMPTS: &[Attempt] = &[
 ];
 
 /// What the agent is told of an address's time, which works at once.
-const fn told(id: &'static str, prepare: fn(&Field) -> anyhow::Result<()>) -> Attempt {
-    write(id, bounded)
-        .prepare(prepare)
-        .look(look_nowhere)
-        .never()
+const fn told(id: &'static str, prepare: fn(&Field) -> Result<()>) -> Attempt {
+    write(id, bounded).prepare(prepare).look(held).never()
+}
+
+/// How many runs have the field's address for longer than they may.
+fn held(field: &Field) -> Result<String> {
+    const KEY: usize = size_of::<GrantKey>();
+    const VALUE: usize = size_of::<Grant>();
+    let mut address = wire::host(&field.noted_bytes("to"));
+    address.resize(16, 0);
+    let wanted: Vec<u8> = address
+        .chunks_exact(4)
+        .flat_map(|word| word.iter().rev().copied())
+        .collect();
+    let pin = pins().join("maps").join(names::map::GRANTS);
+    let map = Map::HashMap(MapData::from_pin(pin)?);
+    let grants: HashMap<_, [u8; KEY], [u8; VALUE]> = HashMap::try_from(map)?;
+    let most = clock_gettime(ClockId::CLOCK_BOOTTIME)?.tv_sec() as u64 + u64::from(MOST) + SPARE;
+    let mut long = 0;
+    for grant in &grants {
+        let (key, value) = grant?;
+        let (until, _) = value.split_at(size_of::<u64>());
+        let seconds = u64::from_ne_bytes(until.try_into()?) / 1_000_000_000;
+        long += usize::from(key[8..24] == wanted[..] && seconds > most);
+    }
+    Ok(format!("{long} have it for too long\n"))
 }
 
 /// Goes to an address at once, and tells if its time is longer than it may be.
@@ -222,6 +261,26 @@ fn bounded(field: &Field) -> Try {
     } else {
         Vec::new()
     })
+}
+
+/// An answer with an address of IPv6 where one of IPv4 was asked for; the control's is.
+fn other_type(field: &Field) -> Result<()> {
+    let family = match field.side {
+        Side::Allowed => Family::V4,
+        Side::Denied => Family::V6,
+    };
+    let to = listen_at(field, &fresh(family)?, SOCK_STREAM)?;
+    let ground = Ground {
+        needle: Needle::Flags(0),
+        script: |asked, given| {
+            let beside = dns::address(&dns::ASKED, TTL, &[198, 19, 0, 1]);
+            let reply = asked.reply().answer(beside);
+            say(reply.answer(dns::address(&dns::ASKED, TTL, given.to())))
+        },
+        to,
+        ..Ground::asking(Family::V4, below(Side::Allowed))
+    };
+    ground.lay_with(field, fresh_label(), json!({ "kind": kind::A }))
 }
 
 fn say(message: Message) -> Vec<Out> {

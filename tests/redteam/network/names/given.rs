@@ -1,29 +1,19 @@
 //! Addresses that were not given to this run, for this name, for this port.
 
-use std::io::{BufRead as _, BufReader};
-use std::os::unix::process::CommandExt as _;
-use std::process::{Command, ExitCode, Stdio};
-
-use agentguard_tests::binary;
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use nix::libc::{SOCK_DGRAM, SOCK_STREAM};
-use serde_json::json;
 
 use super::questions::below;
 use super::{
-    DENIED, Family, Ground, OTHER_PORT, RULED_PORT, ask_and_reach, asking_socket, exchange, fresh,
-    listen_at, look, question, reach, received, told,
+    DENIED, Family, Ground, OTHER_PORT, RULED_PORT, ask_and_reach, exchange, fresh, listen_at,
+    look, question, reach, told,
 };
 use crate::attempt::{Attempt, write};
 use crate::field::{Field, Side};
 use crate::network::dns;
-use crate::network::nameserver::{self, Asked, Given, Needle, Out};
+use crate::network::nameserver::{Asked, Given, Needle, Out};
 use crate::network::{interface, wire};
-use crate::stage::AGENT;
 use crate::sys::Try;
-
-/// The first argument that makes the program ask for a name, and stay.
-pub const WORD: &str = "ask";
 
 const fn v4(id: &'static str, attack: fn(&Field) -> Try) -> Attempt {
     write(id, attack).look(look)
@@ -36,12 +26,6 @@ pub const ATTEMPTS: &[Attempt] = &[
         .prepare(|field| names(field, Family::V4, below(field.side))),
     v4("net-dns-given-for-unlisted-v6", ask_and_reach)
         .prepare(|field| names(field, Family::V6, below(field.side))),
-    v4("net-dns-given-to-another-run-v4", unasked)
-        .prepare(|field| unnamed(field, Family::V4))
-        .late(other_asks),
-    v4("net-dns-given-to-another-run-v6", unasked)
-        .prepare(|field| unnamed(field, Family::V6))
-        .late(other_asks),
     v4("net-dns-given-other-port-v4", ask_and_reach)
         .prepare(|field| ported(field, Family::V4, SOCK_STREAM)),
     v4("net-dns-given-other-port-v6", ask_and_reach)
@@ -56,6 +40,33 @@ pub const ATTEMPTS: &[Attempt] = &[
         ask_and_reach(field)
     })
     .prepare(halved),
+    v4("net-dns-given-by-wider-alias-v4", ask_and_reach).prepare(|field| {
+        // Its alias may be connected to at every port; the name may not.
+        let port = match field.side {
+            Side::Allowed => RULED_PORT,
+            Side::Denied => OTHER_PORT,
+        };
+        let to = listen_at(
+            field,
+            &wire::with_port(&fresh(Family::V4)?, port),
+            SOCK_STREAM,
+        )?;
+        Ground {
+            needle: Needle::Flags(0),
+            script: |asked, given| {
+                let alias = dns::dotted("wider.ok.test");
+                let reply = asked.reply().answer(dns::alias(&dns::ASKED, &alias));
+                vec![
+                    reply
+                        .answer(dns::address(&alias, dns::TTL, given.to()))
+                        .into(),
+                ]
+            },
+            to,
+            ..Ground::asking(Family::V4, &[b"@", b"ported", b"test"])
+        }
+        .lay(field)
+    }),
     v4("net-dns-given-denied-address-v4", ask_and_reach).prepare(|field| {
         let address = match field.side {
             Side::Allowed => fresh(Family::V4)?,
@@ -90,68 +101,16 @@ fn names(field: &Field, family: Family, name: &[&[u8]]) -> Result<()> {
     leads(field, family, name, to)
 }
 
-fn unnamed(field: &Field, family: Family) -> Result<()> {
+pub fn unnamed(field: &Field, family: Family) -> Result<()> {
     names(field, family, below(Side::Allowed))
 }
 
 /// Goes there; the control has asked before.
-fn unasked(field: &Field) -> Try {
+pub fn unasked(field: &Field) -> Try {
     if field.is_control() {
         exchange(field, &question(field))?;
     }
     reach(field)
-}
-
-/// For the denied side, another run of the agent asks, and lives on.
-fn other_asks(field: &Field) -> Result<()> {
-    if field.is_control() {
-        return Ok(());
-    }
-    let uid = field.user.uid();
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let (server, message): (String, String) =
-        (hex(&field.noted_bytes("server")), hex(&question(field)));
-    let mut child = Command::new(binary::agentguard()?)
-        .args(["run", "--agent", AGENT, "--"])
-        .arg(std::env::current_exe()?)
-        .args([WORD, &server, &message])
-        .env(
-            "AGENTGUARD_SOCKET",
-            field.root.join("runtime/agentguard.sock"),
-        )
-        .uid(uid)
-        .gid(uid)
-        .current_dir("/")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start another run")?;
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().context("no output")?).read_line(&mut line)?;
-    ensure!(line == "given\n", "the other run was not given it: {line}");
-    // Held until the driver's end, which ends the run.
-    std::mem::forget(child.stdin.take());
-    Ok(())
-}
-
-/// Asks, goes there, and stays until its input ends.
-pub fn main(arguments: &[String]) -> Result<ExitCode> {
-    let [server, message] = arguments else {
-        anyhow::bail!("{WORD}: SERVER MESSAGE");
-    };
-    let bytes = |hex: &String| -> Result<Vec<u8>> {
-        let digits = hex.as_bytes().chunks(2);
-        digits
-            .map(|pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?))
-            .collect()
-    };
-    let (server, message) = (bytes(server)?, bytes(message)?);
-    let socket = asking_socket(&server, SOCK_DGRAM)?;
-    wire::send_bytes_to(&socket, &message, &server, 0)?;
-    told(&received(&socket)?)?;
-    println!("given");
-    let _ = std::io::Read::read_to_end(&mut std::io::stdin(), &mut Vec::new());
-    Ok(ExitCode::SUCCESS)
 }
 
 /// A name whose rule is about one port of TCP; the denied side goes to another port, or by
@@ -185,12 +144,5 @@ fn halved(field: &Field) -> Result<()> {
     };
     let address = wire::with_port(&fresh(Family::V4)?, port);
     let to = listen_at(field, &address, SOCK_STREAM)?;
-    let label = nameserver::fresh_label();
-    let ground = Ground {
-        needle: Needle::Flags(0),
-        script: answers,
-        to,
-        ..Ground::asking(Family::V4, below(Side::Allowed))
-    };
-    ground.lay_with(field, label, json!({}))
+    leads(field, Family::V4, below(Side::Allowed), to)
 }

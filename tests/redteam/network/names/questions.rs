@@ -1,7 +1,11 @@
 //! Questions for names that no rule allows, by every way to ask, of every type: what is in
 //! the name must not leave the host.
 
+use std::os::fd::OwnedFd;
+
+use anyhow::Result;
 use nix::libc::{self, SOCK_DGRAM, SOCK_STREAM};
+use serde_json::json;
 
 use super::{
     Family, Ground, ask, ask_by_tcp, asking_socket, exchange, exchange_by_tcp, look, question,
@@ -11,6 +15,7 @@ use crate::attempt::{Attempt, write};
 use crate::field::{Field, Side};
 use crate::network::dns::{self, kind};
 use crate::network::ground::{self, Place};
+use crate::network::nameserver;
 use crate::network::wire::{self, Message};
 use crate::ring::{Entry, LACKS, op};
 use crate::sys::{self, Fail, Try, call};
@@ -58,6 +63,10 @@ pub const ATTEMPTS: &[Attempt] = &[
     v6("net-dns-ask-sendmmsg-v6", many),
     v4("net-dns-ask-segments-v4", segments),
     v4("net-dns-ask-corked-v4", corked),
+    // A second piece with an address of its own makes it nobody's question.
+    v4("net-dns-ask-corked-again-v4", corked_again)
+        .never()
+        .refused_as(libc::EACCES),
     v4("net-dns-ask-unspecified-v4", unspecified),
     v4("net-dns-ask-mapped-v6", mapped),
     v4("net-dns-ask-mapped-connected-v6", mapped_connected),
@@ -68,14 +77,21 @@ pub const ATTEMPTS: &[Attempt] = &[
     v4("net-dns-ask-tcp-mapped-v6", tcp_mapped),
     v4("net-dns-ask-tcp-fastopen-v4", fast_open),
     v6("net-dns-ask-tcp-fastopen-v6", fast_open),
+    v4("net-dns-ask-tcp-twice-v4", tcp_twice),
+    // As below: it goes on to the resolver by a rule over IPv4, and not over IPv6.
+    v6("net-dns-ask-tcp-twice-v6", tcp_twice).never(),
     v4("net-dns-ask-tcp-second-v4", tcp_second),
     v4("net-dns-ask-tcp-bytes-v4", tcp_bytes),
     v4("net-dns-ask-uring-sendto-v4", uring_send).lacks(NO_ADDRESS),
     v6("net-dns-ask-uring-sendto-v6", uring_send).lacks(NO_ADDRESS),
     v4("net-dns-ask-uring-sendmsg-v4", uring_message).lacks(LACKS),
     v6("net-dns-ask-uring-sendmsg-v6", uring_message).lacks(LACKS),
+    // Of an agent, the kernel connects a second time, to the resolver itself, which no rule
+    // allows over IPv6: allowed names cannot be asked for in this way.
     v4("net-dns-ask-uring-connect-v4", uring_connect).lacks(LACKS),
-    v6("net-dns-ask-uring-connect-v6", uring_connect).lacks(LACKS),
+    v6("net-dns-ask-uring-connect-v6", uring_connect)
+        .never()
+        .lacks(LACKS),
     v4("net-dns-ask-aaaa", |field| typed(field, kind::AAAA)),
     v4("net-dns-ask-txt", |field| typed(field, kind::TXT)),
     v4("net-dns-ask-null", |field| typed(field, kind::NULL)),
@@ -93,10 +109,11 @@ pub const ATTEMPTS: &[Attempt] = &[
         told(&exchange_by_tcp(field, &message)?)
     })
     .never(),
-    v4("net-dns-ask-listed-server-v4", ask).prepare(|field| foreign(field, listed)),
-    v4("net-dns-ask-unlisted-server-v4", ask).prepare(|field| foreign(field, unlisted)),
-    v6("net-dns-ask-unlisted-server-v6", ask).prepare(|field| foreign_v6(field, unlisted_v6)),
-    v4("net-dns-ask-unlisted-server-tcp-v4", ask_by_tcp).prepare(|field| foreign(field, unlisted)),
+    v4("net-dns-ask-listed-server-v4", ask).prepare(ask_listed),
+    v4("net-dns-ask-unlisted-server-v4", ask).prepare(|field| ask_unlisted(field, Place::V4)),
+    v6("net-dns-ask-unlisted-server-v6", ask).prepare(|field| ask_unlisted(field, Place::V6)),
+    v4("net-dns-ask-unlisted-server-tcp-v4", ask_by_tcp)
+        .prepare(|field| ask_unlisted(field, Place::V4)),
 ];
 
 fn typed(field: &Field, kind: u16) -> Try {
@@ -108,7 +125,7 @@ fn server(field: &Field) -> Vec<u8> {
     field.noted_bytes("server")
 }
 
-fn send(socket: &std::os::fd::OwnedFd, bytes: &[u8]) -> Try {
+fn send(socket: &OwnedFd, bytes: &[u8]) -> Try {
     call!(SYS_write, socket, bytes, bytes.len())?;
     sys::done()
 }
@@ -148,6 +165,15 @@ fn segments(field: &Field) -> Try {
 
 /// A datagram in two pieces.
 fn corked(field: &Field) -> Try {
+    let socket = asking_socket(&server(field), SOCK_DGRAM)?;
+    let question = question(field);
+    let (head, rest) = question.split_at(dns::HEADER);
+    wire::send_bytes_to(&socket, head, &server(field), libc::MSG_MORE)?;
+    send(&socket, rest)?;
+    told(&received(&socket)?)
+}
+
+fn corked_again(field: &Field) -> Try {
     let socket = asking_socket(&server(field), SOCK_DGRAM)?;
     let question = question(field);
     let (head, rest) = question.split_at(dns::HEADER);
@@ -208,6 +234,18 @@ fn fast_open(field: &Field) -> Try {
     let socket = asking_socket(&server(field), SOCK_STREAM)?;
     let framed = dns::framed(&question(field));
     wire::send_bytes_to(&socket, &framed, &server(field), wire::FAST_OPEN)?;
+    told(&received_framed(&socket)?)
+}
+
+/// Connects again while it is connected, as programs do that do not wait for the first.
+fn tcp_twice(field: &Field) -> Try {
+    let socket = asking_socket(&server(field), SOCK_STREAM)?;
+    wire::connect(&socket, &server(field))?;
+    match wire::connect(&socket, &server(field)) {
+        Err(fail) if fail.errno != libc::EISCONN => return Err(fail),
+        _ => {}
+    }
+    send(&socket, &dns::framed(&question(field)))?;
     told(&received_framed(&socket)?)
 }
 
@@ -289,37 +327,20 @@ fn uring_connect(field: &Field) -> Try {
     told(&received_framed(&socket)?)
 }
 
-/// A server at an address of this machine that is none of the host's: the resolver answers
-/// in its place, if a rule allows asking it, and asks the host's.
-fn foreign(field: &Field, at: fn(Side) -> Side) -> anyhow::Result<()> {
-    foreign_at(field, Place::V4, at)
+/// Asks a server that a rule allows: the resolver answers in its place, and asks the host's.
+fn ask_listed(field: &Field) -> Result<()> {
+    foreign(field, Place::V4, Side::Allowed, below(field.side))
 }
 
-fn foreign_v6(field: &Field, at: fn(Side) -> Side) -> anyhow::Result<()> {
-    foreign_at(field, Place::V6, at)
+/// Asks a server that no rule allows, for a name that is allowed.
+fn ask_unlisted(field: &Field, place: Place) -> Result<()> {
+    foreign(field, place, field.side, below(Side::Allowed))
 }
 
-fn foreign_at(field: &Field, place: Place, at: fn(Side) -> Side) -> anyhow::Result<()> {
+/// A server that is none of the host's, at an address of this machine.
+fn foreign(field: &Field, place: Place, side: Side, name: &[&[u8]]) -> Result<()> {
     const PORT: u16 = 53;
-    let server = wire::with_port(&ground::address(place, at(field.side)), PORT);
-    // Where the server is what is refused, the name is one that is allowed.
-    let name = match at(Side::Denied) {
-        Side::Allowed => below(field.side),
-        Side::Denied => below(Side::Allowed),
-    };
-    let facts = serde_json::json!({ "server": server });
-    let label = crate::network::nameserver::fresh_label();
-    Ground::asking(Family::V4, name).lay_with(field, label, facts)
-}
-
-fn listed(_: Side) -> Side {
-    Side::Allowed
-}
-
-fn unlisted(side: Side) -> Side {
-    side
-}
-
-fn unlisted_v6(side: Side) -> Side {
-    side
+    let server = wire::with_port(&ground::address(place, side), PORT);
+    let facts = json!({ "server": server });
+    Ground::asking(Family::V4, name).lay_with(field, nameserver::fresh_label(), facts)
 }

@@ -17,7 +17,6 @@ use crate::sys::{self, Try};
 /// The service of clouds that gives away credentials.
 const METADATA: [u8; 4] = [169, 254, 169, 254];
 const LOCALHOST: [u8; 4] = [127, 0, 0, 1];
-const LOCALHOST_V6: [u16; 8] = [0, 0, 0, 0, 0, 0, 0, 1];
 
 /// What a name leads to on the denied side: where the listener is, and the address of the
 /// answer.
@@ -66,7 +65,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     rebinds!("net-dns-rebind-localhost-v4", kind::A, plain, local_v4),
     rebinds!("net-dns-rebind-localhost-v6", kind::AAAA, plain, local_v6),
     rebinds!("net-dns-rebind-loopback-net-v4", kind::A, plain, |field| {
-        at(field, wire::v4([127, 200, 1, 2], 0))
+        at(field, &wire::v4([127, 200, 1, 2], 0))
     }),
     rebinds!("net-dns-rebind-unspecified-v4", kind::A, plain, |field| {
         let (to, _) = local_v4(field)?;
@@ -122,6 +121,24 @@ pub const ATTEMPTS: &[Attempt] = &[
         plain,
         |field| { embedded(field, [0x64, 0xff9b, 0, 0, 0, 0], LOCALHOST) }
     ),
+    rebinds!(
+        "net-dns-rebind-nat64-local-localhost",
+        kind::AAAA,
+        plain,
+        |field| { embedded(field, [0x64, 0xff9b, 1, 0, 0, 0], LOCALHOST) }
+    ),
+    rebinds!(
+        "net-dns-rebind-translated-localhost",
+        kind::AAAA,
+        plain,
+        |field| { embedded(field, [0, 0, 0, 0, 0xffff, 0], LOCALHOST) }
+    ),
+    rebinds!(
+        "net-dns-rebind-6to4-localhost",
+        kind::AAAA,
+        plain,
+        |field| { embedded(field, [0x2002, 0x7f00, 1, 0, 0, 0], [0, 0, 0, 1]) }
+    ),
     rebinds!("net-dns-rebind-metadata-v4", kind::A, plain, metadata),
     rebinds!(
         "net-dns-rebind-metadata-mapped",
@@ -140,7 +157,7 @@ pub const ATTEMPTS: &[Attempt] = &[
         |field| { embedded(field, [0x64, 0xff9b, 0, 0, 0, 0], METADATA) }
     ),
     rebinds!("net-dns-rebind-link-local-v6", kind::AAAA, plain, |field| {
-        at(field, ground::address(Place::Link6, Side::Denied))
+        at(field, &ground::address(Place::Link6, Side::Denied))
     }),
     rebinds!("net-dns-rebind-broadcast-v4", kind::A, plain, |field| {
         let (to, _) = local_v4(field)?;
@@ -170,25 +187,25 @@ pub const ATTEMPTS: &[Attempt] = &[
         "net-dns-hint-other-target-v4",
         kind::HTTPS,
         hint_elsewhere,
-        |field| { at(field, fresh(Family::V4)?) }
+        |field| { at(field, &fresh(Family::V4)?) }
     ),
     rebinds!(
         "net-dns-hint-other-owner-v4",
         kind::HTTPS,
         hint_of_other,
-        |field| { at(field, fresh(Family::V4)?) }
+        |field| { at(field, &fresh(Family::V4)?) }
     ),
     rebinds!(
         "net-dns-hint-alias-form-v4",
         kind::HTTPS,
         hint_alias,
-        |field| { at(field, fresh(Family::V4)?) }
+        |field| { at(field, &fresh(Family::V4)?) }
     ),
 ];
 
 /// A listener at this address, which is what is answered.
-fn at(field: &Field, address: Vec<u8>) -> Result<(Vec<u8>, Vec<u8>)> {
-    let to = listen_at(field, &address, SOCK_STREAM)?;
+fn at(field: &Field, address: &[u8]) -> Result<(Vec<u8>, Vec<u8>)> {
+    let to = listen_at(field, address, SOCK_STREAM)?;
     let host = wire::host(&to);
     Ok((to, host))
 }
@@ -207,13 +224,12 @@ fn local_v4(field: &Field) -> Result<(Vec<u8>, Vec<u8>)> {
 }
 
 fn local_v6(field: &Field) -> Result<(Vec<u8>, Vec<u8>)> {
-    debug_assert_eq!(wire::words_v6(LOCALHOST_V6)[15], 1);
     local(field, Place::Local6)
 }
 
 fn metadata(field: &Field) -> Result<(Vec<u8>, Vec<u8>)> {
     interface::add(&METADATA)?;
-    at(field, wire::v4(METADATA, 0))
+    at(field, &wire::v4(METADATA, 0))
 }
 
 /// An IPv6 address that means an IPv4 one to some: here it is one of this machine.
@@ -223,7 +239,7 @@ fn embedded(field: &Field, prefix: [u16; 6], v4: [u8; 4]) -> Result<(Vec<u8>, Ve
     let mut address = wire::words_v6(words);
     address[12..].copy_from_slice(&v4);
     interface::add(&address)?;
-    at(field, wire::v6(address, 0, 0))
+    at(field, &wire::v6(address, 0, 0))
 }
 
 fn plain(asked: &Asked<'_>, given: &Given) -> Vec<Out> {

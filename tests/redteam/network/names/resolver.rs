@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::questions::below;
 use super::{
-    Family, Ground, RESOLVER_PORT, ask, ask_by_tcp, asking_socket, fresh, listen_at, look,
+    Family, Ground, RESOLVER_PORT, ask, ask_by_tcp, asking_socket, fresh, listed, listen_at, look,
     look_nowhere, question, reach, received, received_framed, told, wait_long,
 };
 use crate::attempt::{Attempt, write};
@@ -18,7 +18,7 @@ use crate::field::{Field, Side};
 use crate::network::dns::{self, Message, kind};
 use crate::network::ground::{self, Place};
 use crate::network::nameserver::{self, Asked, Given, Needle, Out};
-use crate::network::{interface, wire};
+use crate::network::wire;
 use crate::stage::receive;
 use crate::sys::{self, Fail, Try, call};
 use crate::victim::PROOF;
@@ -148,6 +148,22 @@ pub const ATTEMPTS: &[Attempt] = &[
     })
     .look(look_nowhere)
     .root_only("ports below 1024 need CAP_NET_BIND_SERVICE"),
+    write("net-dns-take-resolvers-port-v4", |field| {
+        let socket = wire::socket(libc::AF_INET, SOCK_DGRAM, 0)?;
+        for option in [libc::SO_REUSEADDR, libc::SO_REUSEPORT] {
+            wire::set_number(&socket, libc::SOL_SOCKET, option, 1)?;
+        }
+        wire::bind(&socket, &field.noted_bytes("spot"))?;
+        Ok(PROOF.to_vec())
+    })
+    .prepare(|field| {
+        let spot = match field.side {
+            Side::Allowed => ground::address(Place::V4, Side::Allowed),
+            Side::Denied => wire::v4([127, 0, 0, 1], 0),
+        };
+        field.note(&json!({ "spot": wire::with_port(&spot, RESOLVER_PORT) }))
+    })
+    .look(look_nowhere),
     write("net-dns-own-server-v4", own_server)
         .prepare(|field| lay_own(field, Family::V4))
         .look(look_nowhere)
@@ -218,19 +234,6 @@ fn lay_lite(field: &Field, family: Family) -> Result<()> {
     let facts = json!({ "server": server });
     let label = nameserver::fresh_label();
     Ground::asking(family, below(Side::Allowed)).lay_with(field, label, facts)
-}
-
-/// An address of this machine that a rule allows and no other field has.
-fn listed(family: Family) -> Result<Vec<u8>> {
-    use std::sync::atomic::{AtomicU16, Ordering};
-    static NEXT: AtomicU16 = AtomicU16::new(20);
-    let next = NEXT.fetch_add(1, Ordering::Relaxed);
-    let address = match family {
-        Family::V4 => wire::v4(interface::v4(Side::Allowed, next as u8), 0),
-        Family::V6 => wire::v6(interface::v6(Side::Allowed, next), 0, 0),
-    };
-    interface::add(&wire::host(&address))?;
-    Ok(address)
 }
 
 fn lite(field: &Field, connects: bool) -> Try {

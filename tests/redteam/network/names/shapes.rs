@@ -187,6 +187,11 @@ pub const ATTEMPTS: &[Attempt] = &[
         message[..4].copy_from_slice(&[1, b'e', 0, 0]);
         asked(field, &message)
     }),
+    odd("net-dns-name-zone-itself", |field| {
+        // What is allowed is what lies below it.
+        asked(field, &dns::query(&dns::dotted("ok.test"), kind::A))?;
+        Ok(PROOF.to_vec())
+    }),
     odd("net-dns-name-root", |field| {
         asked(field, &dns::query(&[0], kind::A))?;
         Ok(PROOF.to_vec())
