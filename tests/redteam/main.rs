@@ -26,11 +26,14 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use crate::network::names::beside;
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.first().map(String::as_str) {
         Some(executor::WORD) => executor::main(&arguments[1..]),
         Some(victim::WORD) => victim::main(&arguments[1..]),
+        Some(beside::WORD) => beside::main(&arguments[1..]),
         _ => options(&arguments).and_then(|options| driver::main(&options)),
     };
     result.unwrap_or_else(|error| {

@@ -1,14 +1,16 @@
-//! The attempts on the network, in the order of the catalogue. Attempts on names, once
-//! the product resolves them, are a file of their own: `names.rs`.
+//! The attempts on the network, in the order of the catalogue.
 
 mod compat;
 mod connected;
+mod dns;
 mod families;
 pub mod ground;
 pub mod interface;
 mod listener;
 mod listening;
 mod local;
+pub mod names;
+pub mod nameserver;
 mod netlink;
 mod options;
 mod race;
@@ -28,7 +30,7 @@ const ROOT_ONLY: &str = "it needs CAP_NET_RAW or CAP_NET_ADMIN";
 
 /// Every attempt.
 pub fn all() -> Vec<Attempt> {
-    [
+    let mut all = [
         tcp::ATTEMPTS,
         udp::ATTEMPTS,
         local::ATTEMPTS,
@@ -43,5 +45,7 @@ pub fn all() -> Vec<Attempt> {
         compat::ATTEMPTS,
         spaces::ATTEMPTS,
     ]
-    .concat()
+    .concat();
+    all.extend(names::all());
+    all
 }

@@ -21,8 +21,8 @@ use serde_json::Value;
 use crate::attempt::Attempt;
 use crate::executor;
 use crate::field::{Field, Side, User};
-use crate::network::ground;
 use crate::network::interface::Interface;
+use crate::network::{ground, names, nameserver};
 use crate::snapshot;
 use crate::sys::{self, Try, call};
 
@@ -142,12 +142,14 @@ impl Stage {
             fs::create_dir_all(places.root().join(directory))?;
         }
         let daemon = Daemon::configure(binary::agentguard()?, &places, &[])?;
+        daemon.resolve_by(&nameserver::addresses(), names::RESOLVER_PORT)?;
         let stage = Self {
             daemon,
             _around: Around::new(places.root())?,
             _interface: Interface::make()?,
             places,
         };
+        nameserver::start()?;
         stage.install(&stage.manifest(AGENT))?;
         stage.install(
             &Manifest::new(LIFTED, "enforce")
@@ -192,6 +194,7 @@ impl Stage {
             )
             .rules("exec", "deny", &[at("bin/no/**")])
             .rules("connect", "allow", &ground::connect_rules(&at("")))
+            .rules("connect", "deny", &names::deny_rules())
             .rules("listen", "allow", &ground::listen_rules())
     }
 

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -13,6 +13,19 @@ use serde_json::Value;
 
 use crate::places::Places;
 use crate::wait::until;
+
+/// The file in the place of the host's resolv.conf.
+const RESOLV_CONF: &str = "resolv.conf";
+
+fn name() -> String {
+    format!("agentguard-test-{}", std::process::id())
+}
+
+/// Where the daemon of this process pins its programs and maps.
+#[must_use]
+pub fn pins() -> PathBuf {
+    Path::new("/sys/fs/bpf").join(name())
+}
 
 /// A daemon on private directories.
 #[derive(Debug)]
@@ -35,10 +48,10 @@ impl Daemon {
     pub fn configure(binary: PathBuf, places: &Places, accept_degraded: &[&str]) -> Result<Self> {
         // Free now; nothing else on a test host takes ports at random for listening.
         let metrics = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let name = format!("agentguard-test-{}", std::process::id());
-        let pins = Path::new("/sys/fs/bpf").join(&name);
+        let name = name();
+        let pins = pins();
         let config = places.root().join("agentguard.yaml");
-        let resolv_conf = places.root().join("resolv.conf");
+        let resolv_conf = places.root().join(RESOLV_CONF);
         fs::write(
             &resolv_conf,
             format!("nameserver {}\n", crate::dns::ADDRESS),
@@ -66,6 +79,24 @@ impl Daemon {
             metrics,
             child: None,
         })
+    }
+
+    /// Has it take these for the host's servers of the DNS, and listen for questions at
+    /// this port. Before it is started.
+    ///
+    /// # Errors
+    /// The configuration cannot be written.
+    pub fn resolve_by(&self, servers: &[IpAddr], port: u16) -> Result<()> {
+        let lines = servers
+            .iter()
+            .map(|server| format!("nameserver {server}\n"));
+        fs::write(
+            self.config.with_file_name(RESOLV_CONF),
+            lines.collect::<String>(),
+        )?;
+        let text = fs::read_to_string(&self.config)?;
+        let with = text.replace("resolver: { ", &format!("resolver: {{ port: {port}, "));
+        Ok(fs::write(&self.config, with)?)
     }
 
     /// Starts it, and waits until it answers.

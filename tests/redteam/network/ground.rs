@@ -97,6 +97,7 @@ pub fn connect_rules(root: &str) -> Vec<String> {
         format!("unix:{root}ok/**"),
     ];
     rules.extend(super::unix::names(Side::Allowed).map(|name| format!("unix:@{name}")));
+    rules.extend(super::names::allow_rules());
     rules
 }
 
@@ -127,7 +128,7 @@ pub fn address(place: Place, side: Side) -> Vec<u8> {
 }
 
 /// Binds a socket to a place, at a port of the side.
-fn bound(place: Place, side: Side, service: Service) -> Result<(OwnedFd, Vec<u8>)> {
+pub fn bound(place: Place, side: Side, service: Service) -> Result<(OwnedFd, Vec<u8>)> {
     let address = address(place, side);
     let ports = match (place, side) {
         (Place::Local4 | Place::Local6, Side::Allowed) => PORTS[0]..PORTS[0] + PORT_COUNT,

@@ -91,6 +91,7 @@ impl Interface {
             address(&v6(side, 1), 64, &[])?;
             address(&link_local(side), 64, &[])?;
         }
+        add(&words_v6(super::nameserver::V6))?;
         Ok(interface)
     }
 }
@@ -110,6 +111,18 @@ fn address(address: &[u8], prefix: u8, broadcast: &[u8]) -> Result<()> {
     let request = netlink::new_address(index(), address, prefix, broadcast);
     netlink::once(&request).with_context(|| format!("cannot add the address {address:?}"))?;
     Ok(())
+}
+
+/// Gives it one address more, which goes with it; it may have it already.
+pub fn add(of: &[u8]) -> Result<()> {
+    let prefix = of.len() as u8 * 8;
+    let request = netlink::new_address(index(), of, prefix, &[]);
+    match netlink::once(&request) {
+        Err(fail) if fail.errno != nix::libc::EEXIST => {
+            Err(fail).with_context(|| format!("cannot add the address {of:?}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Removes an interface, if it is there.
