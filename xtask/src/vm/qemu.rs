@@ -65,8 +65,28 @@ enum Event {
     Closed,
 }
 
-/// Starts the machine and streams the guest program's output until it ends.
+/// The machine ended before the guest program began.
+#[derive(Debug, thiserror::Error)]
+#[error("the machine with Linux {version} stopped while it started; its console said:\n{console}")]
+struct NotStarted {
+    version: String,
+    console: String,
+}
+
+/// Starts the machine and streams the guest program's output until it ends. One that does not
+/// start is started once more: the emulator now and then makes a kernel fail that way (a
+/// module's signature that does not verify), and nothing of the guest program has run.
 pub fn boot(host: &Host, boot: &Boot<'_>) -> Result<Ended> {
+    match boot_once(host, boot) {
+        Err(error) if error.is::<NotStarted>() => {
+            host.step(format_args!("{error:#}\nstarting it once more"));
+            boot_once(host, boot)
+        }
+        result => result,
+    }
+}
+
+fn boot_once(host: &Host, boot: &Boot<'_>) -> Result<Ended> {
     host.step(format_args!("booting Linux {}", boot.kernel.version));
     let _ = fs::remove_file(boot.console);
     let to = output(boot.machine)?;
@@ -126,14 +146,17 @@ fn follow(boot: &Boot<'_>, events: &Receiver<Event>, start: Instant) -> Result<E
                     ready: ready.unwrap_or_else(|| start.elapsed()),
                 });
             }
+            Event::Closed if ready.is_none() => {
+                return Err(NotStarted {
+                    version: boot.kernel.version.clone(),
+                    console: console::last_words(boot.console),
+                }
+                .into());
+            }
             Event::Closed => bail!(
-                "the machine with Linux {} stopped {}; its console said:\n{}",
+                "the machine with Linux {} stopped before the command had ended; its console \
+                 said:\n{}",
                 boot.kernel.version,
-                if ready.is_some() {
-                    "before the command had ended"
-                } else {
-                    "while it started"
-                },
                 console::last_words(boot.console)
             ),
         }
