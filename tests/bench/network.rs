@@ -15,7 +15,6 @@ use anyhow::{Context as _, Result, ensure};
 use crate::machine::Bench;
 use crate::measure::NETWORK;
 use crate::others::fed;
-use crate::policy::address;
 
 /// Rules, in the two sizes.
 const SIZES: [(&str, usize); 2] = [("few", 10), ("many", 10_000)];
@@ -43,39 +42,47 @@ pub fn main() -> Result<()> {
 }
 
 impl Bench {
+    /// As agents whose rules are about addresses, or most of them about names.
     fn as_agent(&mut self) -> Result<()> {
-        let mut daemon = Daemon::configure(binary::agentguard()?, &self.places, &[])?;
-        let kinds: [(&str, Rule); 2] = [("addresses", address), ("names", name)];
-        let agent = |kind, size| format!("bench-{kind}-{size}");
+        let kinds: [(&str, Rule); 2] = [("addresses", network), ("names", name)];
         for (kind, rule) in kinds {
+            let mut daemon = Daemon::configure(binary::agentguard()?, &self.places, &[])?;
             for (size, rules) in SIZES {
-                let own = self.own_net();
-                let listen = &own[own.len().saturating_sub(1)..];
-                let others = (own.len()..rules).map(rule);
-                let connect: Vec<String> = own.iter().cloned().chain(others).collect();
-                let manifest = Manifest::new(&agent(kind, size), "enforce")
-                    .rules("connect", "allow", &connect)
-                    .rules("listen", "allow", listen);
-                let file = format!("agents/{}.yaml", agent(kind, size));
-                fs::write(self.places.at(&file), manifest.text())?;
+                let file = self.places.at(&format!("agents/bench-{size}.yaml"));
+                fs::write(file, self.manifest(size, rules, rule).text())?;
             }
-        }
-        daemon.start()?;
-        let start = |agent: &str| daemon.command(&["run", "--agent", agent, "--"]);
-        let mut waiting = start(&agent("names", "few"));
-        waiting.args([&self.this, "wait"]);
-        let live = Agent::start("a live agent", waiting)?;
-        self.measure("live", Command::new("env"), NETWORK)?;
-        live.end()?;
-        for (kind, _) in kinds {
+            daemon.start()?;
+            let start = |size: &str| {
+                let agent = format!("bench-{size}");
+                daemon.command(&["run", "--agent", &agent, "--"])
+            };
+            let mut waiting = start("few");
+            waiting.args([&self.this, "wait"]);
+            let live = Agent::start("a live agent", waiting)?;
+            self.measure(&format!("live_{kind}"), Command::new("env"), NETWORK)?;
+            live.end()?;
             for (size, _) in SIZES {
-                let state = format!("{kind}_{size}");
-                self.measure(&state, start(&agent(kind, size)), NETWORK)?;
+                self.measure(&format!("{kind}_{size}"), start(size), NETWORK)?;
             }
+            daemon.unload()?;
+            self.unloaded()?;
         }
-        daemon.unload()?;
-        self.unloaded()
+        Ok(())
     }
+
+    fn manifest(&self, size: &str, rules: usize, rule: Rule) -> Manifest {
+        let own = self.own_net();
+        let listen = &own[own.len().saturating_sub(1)..];
+        let others = (own.len()..rules).map(rule);
+        let connect: Vec<String> = own.iter().cloned().chain(others).collect();
+        Manifest::new(&format!("bench-{size}"), "enforce")
+            .rules("connect", "allow", &connect)
+            .rules("listen", "allow", listen)
+    }
+}
+
+fn network(number: usize) -> String {
+    format!("10.{}.{}.0/24:443/tcp", number / 250, number % 250)
 }
 
 fn name(number: usize) -> String {

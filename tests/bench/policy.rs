@@ -135,8 +135,7 @@ fn anywhere(number: usize) -> String {
     }
 }
 
-/// A rule about an address or a network.
-pub fn address(number: usize) -> String {
+fn address(number: usize) -> String {
     let (a, b) = (number / 250, number % 250);
     match number % 3 {
         0 => format!("10.{a}.{b}.0/24:443/tcp"),

@@ -35,9 +35,10 @@ const WORKING: [&str; 5] = [
     "apparmor_thousand",
 ];
 /// States in which sending is measured.
-const NETWORK_STATES: [(&str, &str); 11] = [
+const NETWORK_STATES: [(&str, &str); 12] = [
     ("none", "no AgentGuard"),
-    ("live", "untagged, an agent with names lives"),
+    ("live_addresses", "untagged, an agent lives"),
+    ("live_names", "untagged, one with names lives"),
     ("addresses_few", "tagged, 10 addresses"),
     ("addresses_many", "tagged, 10,000 addresses"),
     ("names_few", "tagged, 10 rules, with names"),
