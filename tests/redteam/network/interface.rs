@@ -7,6 +7,7 @@ use std::fs;
 use anyhow::{Context as _, Result};
 use nix::net::if_::if_nametoindex;
 
+use super::nameserver;
 use super::rtnetlink as netlink;
 use super::wire::words_v6;
 use crate::field::Side;
@@ -91,7 +92,9 @@ impl Interface {
             address(&v6(side, 1), 64, &[])?;
             address(&link_local(side), 64, &[])?;
         }
-        add(&words_v6(super::nameserver::V6))?;
+        for address in [nameserver::V6, nameserver::STRANGER_V6] {
+            add(&words_v6(address))?;
+        }
         Ok(interface)
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,9 @@ pub const V4: [u8; 4] = [127, 0, 0, 9];
 /// Where it is, over IPv6: an address of the red team's interface.
 pub const V6: [u16; 8] = [0xfd77, 0, 0, 3, 0, 0, 0, 0x53];
 /// Where nobody asks, and answers come from all the same.
-const STRANGER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 10)), 53);
+const STRANGER: [u8; 4] = [127, 0, 0, 10];
+/// The same over IPv6.
+pub const STRANGER_V6: [u16; 8] = [0xfd77, 0, 0, 3, 0, 0, 0, 0x54];
 const PORT: u16 = 53;
 
 /// What it says to a question about a field's name.
@@ -217,7 +219,7 @@ pub fn address(is_v4: bool) -> Vec<u8> {
 
 /// Both its addresses.
 pub fn addresses() -> [IpAddr; 2] {
-    [IpAddr::from(V4), Ipv6Addr::from(V6).into()]
+    [IpAddr::from(V4), IpAddr::from(V6)]
 }
 
 /// Starts it. It ends with the driver.
@@ -227,11 +229,12 @@ pub fn start() -> Result<()> {
         let udp = UdpSocket::bind(at).with_context(|| format!("cannot bind {at}"))?;
         let tcp = TcpListener::bind(at).with_context(|| format!("cannot bind {at}"))?;
         let elsewhere = UdpSocket::bind((address, 0))?;
-        let stranger = UdpSocket::bind(if at.is_ipv4() {
-            STRANGER
-        } else {
-            SocketAddr::new(Ipv6Addr::LOCALHOST.into(), PORT)
-        })?;
+        let other = match address {
+            IpAddr::V4(_) => IpAddr::from(STRANGER),
+            IpAddr::V6(_) => IpAddr::from(STRANGER_V6),
+        };
+        let stranger = UdpSocket::bind((other, PORT))
+            .with_context(|| format!("cannot bind port {PORT} of {other}"))?;
         thread::spawn(move || datagrams(&udp, &elsewhere, &stranger));
         thread::spawn(move || {
             for stream in tcp.incoming().flatten() {
