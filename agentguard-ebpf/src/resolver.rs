@@ -110,6 +110,17 @@ pub fn meant(own: &SocketRecord, to: &Destination) -> Destination {
     }
 }
 
+/// Whether a socket that asks goes to the server that it asks, or to the daemon's resolver in
+/// its place.
+#[inline(always)]
+pub fn is_asked(own: &SocketRecord, to: &Destination) -> bool {
+    let [a, b, c, d] = own.asked;
+    let [e, f, g, h] = to.address.words;
+    let same = (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0;
+    let server = same && to.address.is_v4 == (own.asked_is_v4 != 0) && to.port == DNS_PORT;
+    socket::is_asking(own) && (server || is_here(&to.address, to.port))
+}
+
 /// Notes for the daemon who asks, by where its packets come from.
 #[inline(always)]
 pub fn note(own: &SocketRecord, key: &AskerKey) {

@@ -132,11 +132,24 @@ fn nftables(rules: usize, own: &[String]) -> Result<()> {
         write!(set, "10.{a}.{b}.0/24 . 443, ")?;
     }
     let text = format!(
-        "flush ruleset\ntable inet bench {{\n set allowed {{ type ipv4_addr . inet_service; flags interval; \
-         elements = {{ {} }} }}\n chain check {{ ip daddr . th dport @allowed accept; \
-         ct state established accept; counter reject }}\n \
-         chain out {{ type filter hook output priority 0; policy accept; \
-         socket cgroupv2 level 1 \"{CGROUP}\" jump check }}\n}}\n",
+        "flush ruleset
+table inet bench {{
+  set allowed {{
+    type ipv4_addr . inet_service
+    flags interval
+    elements = {{ {} }}
+  }}
+  chain check {{
+    ip daddr . th dport @allowed accept
+    ct state established accept
+    counter reject
+  }}
+  chain out {{
+    type filter hook output priority 0; policy accept;
+    socket cgroupv2 level 1 \"{CGROUP}\" jump check
+  }}
+}}
+",
         set.trim_end_matches(", ")
     );
     fed("nft", &["-f", "-"], &text)

@@ -151,6 +151,7 @@ impl Stage {
         };
         nameserver::start()?;
         stage.install(&stage.manifest(AGENT))?;
+        stage.install(&names::beside::manifest().users(&USERS))?;
         stage.install(
             &Manifest::new(LIFTED, "enforce")
                 .users(&USERS)

@@ -33,9 +33,15 @@ pub fn connect(tag: &Tag, to: &Destination, own: Option<&SocketRecord>) -> i32 {
     // Only of the run's own sockets the cgroup programs know whose question it is.
     // (The kernel runs none of them when UDP-Lite connects.)
     let asks = own.is_some() && matches!(to.protocol, TCP | UDP);
+    // A question to the same server as before, which the kernel may have taken to the resolver
+    // already: what is known of the socket stays.
+    let again = own.filter(|own| resolver::has_names(policy) && resolver::is_asked(own, to));
+    let meant = again.map_or(*to, |own| resolver::meant(own, to));
     let how = How::Fresh { asks };
-    let decision = decide(&subject, how, to);
-    if let Some(own) = own {
+    let decision = decide(&subject, how, &meant);
+    if let Some(own) = own
+        && again.is_none()
+    {
         let flags = server_name::flags(policy, to);
         if matches!(decision.verdict, Verdict::Allow) {
             socket::set_flow(own, flow(&subject, to), policy.generation, flags);
@@ -303,6 +309,10 @@ fn by_rules(subject: &Subject<'_>, how: How, to: &Destination) -> Decision {
         _ => (&policy.connect, Verb::Connect, to.address.reached()),
     };
     let root = if address.is_v4 { roots.v4 } else { roots.v6 };
+    // Who comes there by itself could be taken for another run, which asked from the same port.
+    if !matches!(how, How::Listening) && resolver::is_here(&address, to.port) {
+        return Decision::deny(Reason::Forbidden);
+    }
     let Some(mut matched) = address::lookup(root, &address, to.transport, to.port) else {
         emit::count(Counter::AddressUnreadable);
         return Decision::deny(Reason::ReadFailed);

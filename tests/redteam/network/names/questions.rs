@@ -63,10 +63,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     v6("net-dns-ask-sendmmsg-v6", many),
     v4("net-dns-ask-segments-v4", segments),
     v4("net-dns-ask-corked-v4", corked),
-    // A second piece with an address of its own makes it nobody's question.
-    v4("net-dns-ask-corked-again-v4", corked_again)
-        .never()
-        .refused_as(libc::EACCES),
+    v4("net-dns-ask-corked-again-v4", corked_again),
     v4("net-dns-ask-unspecified-v4", unspecified),
     v4("net-dns-ask-mapped-v6", mapped),
     v4("net-dns-ask-mapped-connected-v6", mapped_connected),
@@ -78,20 +75,15 @@ pub const ATTEMPTS: &[Attempt] = &[
     v4("net-dns-ask-tcp-fastopen-v4", fast_open),
     v6("net-dns-ask-tcp-fastopen-v6", fast_open),
     v4("net-dns-ask-tcp-twice-v4", tcp_twice),
-    // As below: it goes on to the resolver by a rule over IPv4, and not over IPv6.
-    v6("net-dns-ask-tcp-twice-v6", tcp_twice).never(),
+    v6("net-dns-ask-tcp-twice-v6", tcp_twice),
     v4("net-dns-ask-tcp-second-v4", tcp_second),
     v4("net-dns-ask-tcp-bytes-v4", tcp_bytes),
     v4("net-dns-ask-uring-sendto-v4", uring_send).lacks(NO_ADDRESS),
     v6("net-dns-ask-uring-sendto-v6", uring_send).lacks(NO_ADDRESS),
     v4("net-dns-ask-uring-sendmsg-v4", uring_message).lacks(LACKS),
     v6("net-dns-ask-uring-sendmsg-v6", uring_message).lacks(LACKS),
-    // Of an agent, the kernel connects a second time, to the resolver itself, which no rule
-    // allows over IPv6: allowed names cannot be asked for in this way.
     v4("net-dns-ask-uring-connect-v4", uring_connect).lacks(LACKS),
-    v6("net-dns-ask-uring-connect-v6", uring_connect)
-        .never()
-        .lacks(LACKS),
+    v6("net-dns-ask-uring-connect-v6", uring_connect).lacks(LACKS),
     v4("net-dns-ask-aaaa", |field| typed(field, kind::AAAA)),
     v4("net-dns-ask-txt", |field| typed(field, kind::TXT)),
     v4("net-dns-ask-null", |field| typed(field, kind::NULL)),
