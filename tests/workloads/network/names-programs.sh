@@ -166,14 +166,13 @@ pushed() {
 	[ "$(as_worker git -C /srv/served/work.git log --format=%s main | tr '\n' ,)" = "by ssh,by https,first," ]
 }
 
-# The addresses of the events' server when the time was over, and of the one that no rule names. The programs
-# that sort addresses try each on a port that the policy does not name (see lookups.sh).
+# The addresses of the events' server when the time was over, and of the one that no rule names.
 names_programs_denials() {
 	refused=$(events_of refused)
 	set -- --exactly "${refused:-0} connect 192.0.2.106 8001/tcp" \
 		--exactly '3 connect 192.0.2.110 443/tcp' \
 		--exactly '1 connect 192.0.2.110 2222/tcp' \
 		--exactly '1 connect 192.0.2.110 5432/tcp' \
-		--exactly 'any connect * 0/udp' --names closed.work.example
+		--names closed.work.example
 	adds_up names-programs "$@"
 }
