@@ -60,8 +60,8 @@ unknown git clone ssh://worker@closed.work.example:2222/srv/served/work.git none
 
 python3 -m venv venv
 pip() {
-	# Only so does it say why there is no index.
-	venv/bin/pip --verbose install --disable-pip-version-check --cert "$ca" --retries 0 "$@" requests==2.31.0
+	# With a repetition it says why there is no index.
+	venv/bin/pip install --disable-pip-version-check --cert "$ca" --retries 1 "$@" requests==2.31.0
 }
 refused pip --index-url https://192.0.2.110/simple/
 unknown pip --index-url https://closed.work.example/simple/

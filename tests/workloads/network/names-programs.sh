@@ -49,7 +49,10 @@ serve_git() {
 			listen [::]:443 ssl;
 			server_name pypi.work.example;
 			root /run/workloads/www/pypi;
-			location / { index index.html; }
+			location / {
+				default_type text/html;
+				index index.html;
+			}
 		}
 		server {
 			listen 443 ssl;
@@ -166,11 +169,11 @@ pushed() {
 	[ "$(as_worker git -C /srv/served/work.git log --format=%s main | tr '\n' ,)" = "by ssh,by https,first," ]
 }
 
-# The addresses of the events' server when the time was over, and of the one that no rule names.
+# The addresses of the events' server when the time was over, and of the one that no rule names (pip tries twice).
 names_programs_denials() {
 	refused=$(events_of refused)
 	set -- --exactly "${refused:-0} connect 192.0.2.106 8001/tcp" \
-		--exactly '3 connect 192.0.2.110 443/tcp' \
+		--exactly '4 connect 192.0.2.110 443/tcp' \
 		--exactly '1 connect 192.0.2.110 2222/tcp' \
 		--exactly '1 connect 192.0.2.110 5432/tcp' \
 		--names closed.work.example
