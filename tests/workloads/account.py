@@ -1,10 +1,11 @@
 """Whether the record of an agent's one run adds up, and what was denied in it.
 
-    account.py AGENT [--exactly "COUNT VERB PATTERN"]... [--outcomes FILE]
+    account.py AGENT [--exactly "COUNT VERB PATTERN"]... [--names PATTERN]... [--outcomes FILE]
     account.py AGENT --not-below DIRECTORY [--outcomes FILE]
 
 Compares the kernel's counters, as the daemon's metrics show them, with the ledger: every decision is
-in the record or counted as lost. The denials must be those of --exactly and no others; or, with
+in the record or counted as lost. The denials must be those of --exactly and no others: PATTERN is a path,
+or "ADDRESS PORT/PROTOCOL", COUNT may be "any". Names that were not asked for must be those of --names. Or, with
 --not-below, any but those that blame the rules for a name below a directory that they allow. FILE has what
 the agent itself counted, which the kernel's counters must equal. Prints the figures, then every
 problem; the exit code is 1 if there is one."""
@@ -24,7 +25,7 @@ METRICS = "http://127.0.0.1:9470/metrics"
 # Fields stand in this order (docs/events.md); a path cannot hold an unescaped quote.
 DECISION = re.compile(rb'"verb":"([a-z]+)".*"verdict":"([a-z]+)".*"count":([0-9]+)')
 # Denials that are kept whole; a storm of them is only counted, by what they are about.
-KEPT = 1000
+KEPT = 20_000
 # Reasons for which more is refused than the rules of a manifest say (docs/events.md): devices, mounts,
 # names too deep, the protected set, other processes.
 NOT_BY_RULES = {"device", "privilege", "forbidden", "too-deep", "protected", "outside-run"}
@@ -76,6 +77,8 @@ class Record:
         self.decisions = collections.Counter()
         self.denials = []
         self.about = collections.Counter()
+        # Names that the resolver did not ask for: no records of the kernel, nor counted by it.
+        self.unasked = collections.Counter()
         self.wrong = []
         wanted = f'"run":"{run}"'.encode()
         for file in sorted(glob.glob(LEDGER)):
@@ -90,6 +93,9 @@ class Record:
             self.kept += b'"run_seq":' in line or b'"kind":"run-ended"' in line
             return
         verb, verdict, count = DECISION.search(line).groups()
+        if b'"address":null' in line and b'"pid":' not in line:
+            self.unasked[json.loads(line)["object"]["name"] or "?"] += int(count)
+            return
         self.kept += int(count)
         self.decisions[verb.decode(), verdict.decode()] += int(count)
         if verdict != b"allow":
@@ -126,21 +132,39 @@ def sums(end, record, counts):
             yield f"{count} times {key} in the ledger, {counts[key]} counted in the kernel"
 
 
+def place(about):
+    """An event's object as --exactly says it."""
+    if about.get("address"):
+        return f"{about['address']} {about['port']}/{about['protocol']}"
+    return about.get("path") or "?"
+
+
+def not_asked(patterns, record):
+    """Names that should have been asked for."""
+    print(f"    {sum(record.unasked.values())} questions for {len(record.unasked)} names were not asked")
+    for name in record.unasked:
+        if not any(fnmatch.fnmatch(name, pattern) for pattern in patterns):
+            yield f"NOT ASKED: {name}, {record.unasked[name]} times"
+
+
 def expected(wanted, record):
     """Denials beyond those wanted, and those wanted that are not there."""
     left = list(wanted)
     found = collections.Counter()
+    if len(record.denials) >= KEPT:
+        yield f"more than {KEPT} records of denials: not all were looked at"
     for line in record.denials:
         event = json.loads(line)
-        path = event["object"].get("path") or event["object"].get("address") or "?"
-        said = f"{event['verb']} {path}"
+        said = f"{event['verb']} {place(event['object'])}"
         match = next((rule for rule in left if fnmatch.fnmatch(said, rule.split(" ", 1)[1])), None)
         if match is None:
             yield f"WRONG DENIAL: {line.decode().strip()}"
         found[match] += event["count"]
     for rule in left:
-        count = int(rule.split(" ", 1)[0])
-        if found[rule] != count:
+        count = rule.split(" ", 1)[0]
+        if count == "any":
+            print(f"    {found[rule]:>9} times {rule.split(' ', 1)[1]}")
+        elif found[rule] != int(count):
             yield f"denied {found[rule]} times, expected {count}: {rule.split(' ', 1)[1]}"
 
 
@@ -157,6 +181,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("agent")
     parser.add_argument("--exactly", action="append", default=[])
+    parser.add_argument("--names", action="append", default=[], metavar="PATTERN")
     parser.add_argument("--not-below", metavar="DIRECTORY")
     parser.add_argument("--outcomes")
     arguments = parser.parse_args()
@@ -179,6 +204,8 @@ def main():
             print(f"    {count:>9} times {' '.join(about)}")
     else:
         problems += expected(arguments.exactly, record)
+    if record.unasked or arguments.names:
+        problems += not_asked(arguments.names, record)
     if arguments.outcomes:
         problems += miscounted(arguments.outcomes, counts)
     for problem in problems:

@@ -27,8 +27,25 @@ const WITH: &[&str] = &[
     "sqlite3",
     "stress-ng",
 ];
+/// The same for those with rules about names: their services would slow the others' start.
+const WITH_NETWORK: &[&str] = &[
+    "bind9-dnsutils",
+    "dnsmasq-base",
+    "fcgiwrap",
+    "nginx-light",
+    "nodejs",
+    "npm",
+    "openssh-server",
+    "openssl",
+    "postgresql",
+    "python3-venv",
+    "systemd-resolved",
+    "unbound",
+];
 /// What fetching the inputs calls, and the package it is in.
 const NEEDS: &[Need] = &[("pip3", "python3-pip")];
+/// What builds the program with a resolver of its own.
+const GO: &[Need] = &[("go", "golang-go")];
 /// Python in the machine, for which wheels are fetched.
 const PYTHON: &str = "3.11";
 /// Minutes that each workload may take on an emulated processor with others beside it.
@@ -53,6 +70,32 @@ enum Workload {
     Postgresql,
     /// stress-ng's file system class
     Stress,
+    /// 10,000 lookups and connections by five programs, under two DNS servers and systemd's stub
+    Lookups,
+    /// git, pip, npm, PostgreSQL and a stream of events, through names
+    NamesPrograms,
+    /// Lookups while the daemon is stopped, and after it was killed
+    Frozen,
+}
+
+/// Which script runs a workload, in which machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Group {
+    Ordinary,
+    Stress,
+    Network,
+}
+
+impl Workload {
+    const fn group(self) -> Group {
+        match self {
+            Self::Git | Self::Cargo | Self::Npm | Self::Pip | Self::Sqlite | Self::Postgresql => {
+                Group::Ordinary
+            }
+            Self::Stress => Group::Stress,
+            Self::Lookups | Self::NamesPrograms | Self::Frozen => Group::Network,
+        }
+    }
 }
 
 /// Options of the command.
@@ -61,7 +104,7 @@ pub struct Args {
     /// Kernel series (repeatable; default: 6.12)
     #[arg(long = "kernel", value_name = "SERIES")]
     kernels: Vec<Series>,
-    /// Minutes for each of stress-ng's two runs as an agent
+    /// Minutes for each of stress-ng's two runs as an agent, and for the stream of events
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
     minutes: u64,
     /// Use the newest package that was built
@@ -91,65 +134,113 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     } else {
         args.only.as_slice()
     };
-    let (stress, ordinary): (Vec<Workload>, Vec<Workload>) = only
-        .iter()
-        .partition(|workload| **workload == Workload::Stress);
     let mut is_good = true;
     for series in series {
         println!("== Linux {} ==", series.name());
-        if !ordinary.is_empty() {
-            let minutes = PATIENCE * (ordinary.len() as u64 + 1);
-            is_good &= run(&host, &package, series, minutes, script(&ordinary))?;
-        }
-        if !stress.is_empty() {
-            let minutes = PATIENCE + 2 * STATES * args.minutes;
-            let seconds = (args.minutes * 60).to_string();
-            let command = vec!["/add/workloads/stress.sh".into(), seconds.into()];
-            is_good &= run(&host, &package, series, minutes, command)?;
+        for group in [Group::Ordinary, Group::Stress, Group::Network] {
+            let of_group = |workload: &&Workload| workload.group() == group;
+            let some: Vec<Workload> = only.iter().filter(of_group).copied().collect();
+            if !some.is_empty() {
+                is_good &= run(&host, &package, series, &job(group, &some, args.minutes))?;
+            }
         }
     }
     Ok(ExitCode::from(u8::from(!is_good)))
 }
 
-/// The command that runs ordinary workloads.
-fn script(workloads: &[Workload]) -> Vec<OsString> {
-    let names = workloads.iter().filter_map(|workload| {
+/// What a machine does.
+struct Job {
+    command: Vec<OsString>,
+    with: &'static [&'static str],
+    /// Longest life of the machine.
+    patience: Duration,
+    /// Whether it takes the program that Go builds.
+    is_network: bool,
+}
+
+/// What a machine does for workloads of one group.
+fn job(group: Group, workloads: &[Workload], minutes: u64) -> Job {
+    let (script, with, argument, patience) = match group {
+        Group::Ordinary => (
+            "workloads.sh",
+            WITH,
+            None,
+            PATIENCE * (workloads.len() as u64 + 1),
+        ),
+        Group::Stress => (
+            "stress.sh",
+            WITH,
+            Some(minutes * 60),
+            PATIENCE + 2 * STATES * minutes,
+        ),
+        Group::Network => (
+            "network.sh",
+            WITH_NETWORK,
+            Some(minutes),
+            2 * PATIENCE * (workloads.len() as u64 + 1) + minutes,
+        ),
+    };
+    // Of stress-ng there is one run.
+    let named = workloads.iter().filter(|_| group != Group::Stress);
+    let names = named.filter_map(|workload| {
         let value = workload.to_possible_value()?;
         Some(OsString::from(value.get_name()))
     });
-    std::iter::once("/add/workloads/workloads.sh".into())
-        .chain(names)
-        .collect()
+    let argument = argument.map(|argument| OsString::from(argument.to_string()));
+    Job {
+        command: std::iter::once(format!("/add/workloads/{script}").into())
+            .chain(argument)
+            .chain(names)
+            .collect(),
+        with,
+        patience: Duration::from_mins(patience),
+        is_network: group == Group::Network,
+    }
 }
 
 /// Runs a script of tests/workloads in a machine; whether it succeeded.
-fn run(
-    host: &Host,
-    package: &Path,
-    series: Series,
-    minutes: u64,
-    command: Vec<OsString>,
-) -> Result<bool> {
+fn run(host: &Host, package: &Path, series: Series, job: &Job) -> Result<bool> {
     let tests = |name: &str| (host.repo.join("tests").join(name), format!("/add/{name}"));
+    let mut add = vec![
+        tests("workloads"),
+        tests("debian"),
+        (inputs(host)?, "/add/inputs".to_owned()),
+    ];
+    if job.is_network {
+        add.push((lookups(host)?, "/add/lookups".to_owned()));
+    }
     let machine = Machine {
-        add: vec![
-            tests("workloads"),
-            tests("debian"),
-            (inputs(host)?, "/add/inputs".to_owned()),
-        ],
-        timeout: Duration::from_mins(minutes),
+        add,
+        timeout: job.patience,
         init: Init::Systemd {
             install: vec![package.to_path_buf()],
         },
-        ..Machine::new(Guest::Command(command))
+        ..Machine::new(Guest::Command(job.command.clone()))
     };
     let system = System {
         series: vec![series],
         flavour: Flavour::Cloud,
-        with: WITH.iter().map(|&name| name.to_owned()).collect(),
+        with: job.with.iter().map(|&name| name.to_owned()).collect(),
         refresh: false,
     };
     Ok(vm::run_all(host, &system, &machine)? == 0)
+}
+
+/// The program that looks names up by Go's own resolver. Built here: the compiler is larger than all else in
+/// the machine.
+fn lookups(host: &Host) -> Result<PathBuf> {
+    host.need(GO)?;
+    let made = host.dir("lookups")?;
+    Tool::new("go")
+        .args(["build", "-trimpath", "-o"])
+        .arg(made.join("lookups"))
+        .arg(host.repo.join("tests/workloads/network/go/lookups.go"))
+        // Without C there is no C library to ask.
+        .env("CGO_ENABLED", "0")
+        .env("GO111MODULE", "off")
+        .env("GOCACHE", host.dir("go-cache")?)
+        .run_quiet()?;
+    Ok(made)
 }
 
 /// What workloads install, fetched by the package managers' own clients: the machine has no network.
@@ -235,19 +326,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_ordinary_workload_has_its_script_and_policy() {
+    fn every_workload_has_its_script_and_policy() {
         let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/workloads");
         for workload in Workload::value_variants() {
             let name = workload.to_possible_value().unwrap();
             let name = name.get_name();
-            if *workload == Workload::Stress {
-                assert!(tests.join("stress.sh").is_file());
+            let group = workload.group();
+            let command = job(group, &[*workload], 1).command;
+            let script = command[0].to_str().unwrap();
+            assert!(
+                tests
+                    .join(script.trim_start_matches("/add/workloads/"))
+                    .is_file(),
+                "{script}"
+            );
+            if group == Group::Stress {
                 continue;
             }
             for file in [format!("cases/{name}.sh"), format!("policies/{name}.yaml")] {
                 assert!(tests.join(&file).is_file(), "{file}");
             }
-            assert_eq!(script(&[*workload])[1], OsString::from(name));
+            assert!(group == Group::Ordinary || tests.join(format!("network/{name}.sh")).is_file());
+            assert_eq!(command.last().unwrap(), name);
         }
     }
 }
