@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -12,6 +12,7 @@ use agentguard_tests::binary;
 use agentguard_tests::daemon::Daemon;
 use agentguard_tests::held::{Figures, Held};
 use agentguard_tests::places::Places;
+use agentguard_tests::ports;
 use agentguard_tests::servers::Server;
 use agentguard_tests::wait::until;
 use anyhow::{Context as _, Result, ensure};
@@ -114,11 +115,6 @@ fn loaded() -> BTreeSet<u32> {
         .collect()
 }
 
-/// A port that nothing listens on.
-fn free_port() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
-}
-
 impl Bench {
     pub fn make(archive: Option<&str>) -> Result<Self> {
         let places = Places::make()?;
@@ -131,7 +127,7 @@ impl Bench {
             // Six names deep.
             file: places.file("tree/deep/file")?,
             server: Server::start("127.0.0.1")?,
-            own: free_port()?,
+            own: (Ipv4Addr::LOCALHOST, ports::unused()?).into(),
             before: loaded(),
             archive: archive.map(str::to_owned),
             states: Map::new(),

@@ -2,12 +2,13 @@
 //! may be waited for, and what comes from elsewhere.
 
 use std::io::{IoSlice, Read as _, Write as _};
-use std::net::{TcpStream, UdpSocket};
+use std::net::TcpStream;
 use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{self as unix, UnixDatagram, UnixListener};
 
 use agentguard_tests::manifest::Manifest;
+use agentguard_tests::ports;
 use agentguard_tests::runner::Test;
 use agentguard_tests::suite::Suite;
 use agentguard_tests::wait;
@@ -116,10 +117,6 @@ fn netlink(suite: &mut Suite) -> Result<()> {
 }
 
 /// A port that is free now.
-fn free_port() -> Result<u16> {
-    Ok(UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
 fn server(suite: &Suite, port: u16) -> Manifest {
     suite
         .ruled("server", "enforce")
@@ -127,7 +124,7 @@ fn server(suite: &Suite, port: u16) -> Manifest {
 }
 
 fn listening(suite: &mut Suite) -> Result<()> {
-    let port = free_port()?;
+    let port = ports::unused()?;
     suite.install(&server(suite, port))?;
     suite.reload()?;
     let mut tagged = suite.tagged("server")?;
@@ -145,7 +142,7 @@ fn listening(suite: &mut Suite) -> Result<()> {
 }
 
 fn serving(suite: &mut Suite) -> Result<()> {
-    let port = free_port()?;
+    let port = ports::unused()?;
     suite.install(&server(suite, port))?;
     suite.reload()?;
     let mut tagged = suite.tagged("server")?;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::places::Places;
+use crate::ports;
 use crate::wait::until;
 
 /// The file in the place of the host's resolv.conf.
@@ -46,8 +47,7 @@ impl Daemon {
     /// # Errors
     /// The configuration cannot be written.
     pub fn configure(binary: PathBuf, places: &Places, accept_degraded: &[&str]) -> Result<Self> {
-        // Free now; nothing else on a test host takes ports at random for listening.
-        let metrics = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let metrics = ports::unused()?;
         let name = name();
         let pins = pins();
         let config = places.root().join("agentguard.yaml");

@@ -13,6 +13,7 @@ pub mod hammer;
 pub mod held;
 pub mod manifest;
 pub mod places;
+pub mod ports;
 pub mod runner;
 pub mod servers;
 pub mod suite;
