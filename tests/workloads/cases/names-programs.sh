@@ -3,6 +3,7 @@
 # server that no name was given for; beside them a stream of events. In /srv/names-programs.
 set -eux
 ca=/srv/tls/ca.crt
+refusals=$PWD/refusals
 export GIT_SSL_CAINFO=$ca GIT_CONFIG_GLOBAL=$PWD/gitconfig
 export GIT_SSH_COMMAND="ssh -F none -i $PWD/key -o IdentitiesOnly=yes -o BatchMode=yes \
 	-o UserKnownHostsFile=$PWD/known -o GlobalKnownHostsFile=none -o StrictHostKeyChecking=yes"
@@ -17,7 +18,7 @@ refused() {
 	fi
 	cat refusal
 	grep -qiE "not permitted|EPERM|couldn't connect|failed to connect" refusal
-	echo refused >>refusals
+	echo refused >>"$refusals"
 }
 
 # unknown COMMAND...: it fails, for there is no such name.
@@ -83,6 +84,6 @@ psql -h db.work.example -c 'CREATE TABLE numbers AS SELECT generate_series(1, 10
 refused psql -h closed.work.example -c 'SELECT 1' "hostaddr=192.0.2.110"
 unknown psql -h closed.work.example -c 'SELECT 1'
 
-[ "$(wc -l <refusals)" -eq 5 ]
+[ "$(wc -l <"$refusals")" -eq 5 ]
 wait "$events"
 cat events
