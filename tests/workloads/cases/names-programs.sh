@@ -4,7 +4,7 @@
 set -eux
 ca=/srv/tls/ca.crt
 refusals=$PWD/refusals
-export GIT_SSL_CAINFO=$ca GIT_CONFIG_GLOBAL=$PWD/gitconfig
+export GIT_SSL_CAINFO=$ca GIT_CONFIG_GLOBAL="$PWD/gitconfig"
 export GIT_SSH_COMMAND="ssh -F none -i $PWD/key -o IdentitiesOnly=yes -o BatchMode=yes \
 	-o UserKnownHostsFile=$PWD/known -o GlobalKnownHostsFile=none -o StrictHostKeyChecking=yes"
 export npm_config_registry=https://npm.work.example/ npm_config_cafile=$ca npm_config_audit=false \
@@ -30,7 +30,8 @@ unknown() {
 	grep -qiE 'could not resolve|not known|ENOTFOUND|could not translate' refusal
 }
 
-python3 /add/workloads/network/programs/events.py follow events.work.example 8001 "$(cat /run/workloads/minutes)" >events &
+python3 /add/workloads/network/programs/events.py follow \
+	events.work.example 8001 "$(cat /run/workloads/minutes)" >events &
 events=$!
 trap 'kill "$events" 2>/dev/null || :' EXIT
 
