@@ -7,6 +7,8 @@
 . "$(dirname "$0")/lib.sh"
 set -eu
 
+# For network/names-programs.sh.
+# shellcheck disable=SC2034
 minutes=$1
 shift
 names=$*

@@ -3,7 +3,8 @@
 # server that no name was given for; beside them a stream of events. In /srv/names-programs.
 set -eux
 ca=/srv/tls/ca.crt
-export GIT_SSL_CAINFO=$ca GIT_CONFIG_GLOBAL=$PWD/gitconfig
+refusals=$PWD/refusals
+export GIT_SSL_CAINFO=$ca GIT_CONFIG_GLOBAL="$PWD/gitconfig"
 export GIT_SSH_COMMAND="ssh -F none -i $PWD/key -o IdentitiesOnly=yes -o BatchMode=yes \
 	-o UserKnownHostsFile=$PWD/known -o GlobalKnownHostsFile=none -o StrictHostKeyChecking=yes"
 export npm_config_registry=https://npm.work.example/ npm_config_cafile=$ca npm_config_audit=false \
@@ -17,7 +18,7 @@ refused() {
 	fi
 	cat refusal
 	grep -qiE "not permitted|EPERM|couldn't connect|failed to connect" refusal
-	echo refused >>refusals
+	echo refused >>"$refusals"
 }
 
 # unknown COMMAND...: it fails, for there is no such name.
@@ -29,7 +30,8 @@ unknown() {
 	grep -qiE 'could not resolve|not known|ENOTFOUND|could not translate' refusal
 }
 
-python3 /add/workloads/network/programs/events.py follow events.work.example 8001 "$(cat /run/workloads/minutes)" >events &
+python3 /add/workloads/network/programs/events.py follow \
+	events.work.example 8001 "$(cat /run/workloads/minutes)" >events &
 events=$!
 trap 'kill "$events" 2>/dev/null || :' EXIT
 
@@ -83,6 +85,6 @@ psql -h db.work.example -c 'CREATE TABLE numbers AS SELECT generate_series(1, 10
 refused psql -h closed.work.example -c 'SELECT 1' "hostaddr=192.0.2.110"
 unknown psql -h closed.work.example -c 'SELECT 1'
 
-[ "$(wc -l <refusals)" -eq 5 ]
+[ "$(wc -l <"$refusals")" -eq 5 ]
 wait "$events"
 cat events

@@ -60,7 +60,7 @@ visits_add_up() {
 }
 
 lookups_after() {
-	grep -E '^[a-z]+ (tally|took)' /tmp/lookups.log | sed 's/^/        /'
+	grep -E '^[a-z]+ (tally|took|slowest)' /tmp/lookups.log | sed 's/^/        /'
 	while read -r phase _ python node go curl dig; do
 		check "lookups: $phase: Python" tallied "$phase" python "$python"
 		check "lookups: $phase: Node" tallied "$phase" node "$node"

@@ -14,6 +14,8 @@ const PORT = 8000, WINDOW = 20, ROUNDS = 2, TWIN_EVERY = 10;
 const zone = JSON.parse(fs.readFileSync(process.argv[2], "utf8"));
 const total = Number(process.argv[3]), tasks = Number(process.argv[4]);
 const listed = Object.entries(zone.listed), unlisted = Object.entries(zone.unlisted);
+// Milliseconds.
+let slowest = 0;
 const counts = { lookups: 0, connects: 0, nxdomain: 0, refused: 0, wrong: 0 };
 
 function wrong(text) {
@@ -51,7 +53,9 @@ async function operation(number) {
 	const windows = listed.length / WINDOW;
 	const start = (Math.floor((number * ROUNDS * windows) / total) % windows) * WINDOW;
 	const [name, addresses] = listed[start + Math.floor(Math.random() * WINDOW)];
+	const began = performance.now();
 	const found = await asked(name, number % 2 === 1);
+	slowest = Math.max(slowest, performance.now() - began);
 	counts.lookups += 1;
 	if ([...found].sort().join() !== [...addresses].sort().join())
 		wrong(`${name} is ${addresses}, and the answer was ${found}`);
@@ -86,6 +90,7 @@ async function work(first) {
 	}
 }
 
-Promise.all(Array.from({ length: tasks }, (_, first) => work(first))).then(() =>
-	console.log(`tally node ${Object.values(counts).join(" ")}`),
-);
+Promise.all(Array.from({ length: tasks }, (_, first) => work(first))).then(() => {
+	console.log(`slowest node ${Math.round(slowest)} ms`);
+	console.log(`tally node ${Object.values(counts).join(" ")}`);
+});
