@@ -123,6 +123,8 @@ pub mod stage {
     pub const FOLDED: u32 = 17;
     /// HTTP: after a carriage return at the beginning of a line.
     pub const BLANK: u32 = 18;
+    /// Nothing: everything was read.
+    pub const OVER: u32 = 19;
 }
 
 /// What a piece said.

@@ -10,7 +10,7 @@ use agentguard_common::counter::Counter;
 use agentguard_common::identity::PolicyRecord;
 use agentguard_common::net::{NetMatch, port_key};
 use agentguard_common::resolver::DNS_PORT;
-use agentguard_common::server_name::{PIECE, PIECE_AT, Reading, Step};
+use agentguard_common::server_name::{PIECE, PIECE_AT, Reading, Step, stage};
 use agentguard_common::socket::{SocketRecord, socket_flag};
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skb_load_bytes};
@@ -78,8 +78,10 @@ pub fn packet(
         return true;
     }
     let reading = READINGS.get(sock.cast());
-    if reading.is_null() {
-        // It was connected before there was something to be read.
+    // It was connected before there was something to be read, or everything is: a program may
+    // ask to be connected again.
+    // SAFETY: checked for null; socket storage lives as long as the program runs.
+    if reading.is_null() || unsafe { (*reading).stage } == stage::OVER {
         socket::set_flags(own, 0);
         return true;
     }
@@ -204,6 +206,8 @@ fn read(
     match turn.outcome {
         outcome::MORE => return true,
         outcome::OVER => {
+            // SAFETY: as above.
+            unsafe { (*reading).stage = stage::OVER };
             socket::set_flags(own, 0);
             return true;
         }
@@ -224,6 +228,8 @@ fn read(
         socket::set_flags(own, socket_flag::CUT);
         return false;
     }
+    // SAFETY: as above.
+    unsafe { (*reading).stage = stage::OVER };
     socket::set_flags(own, 0);
     true
 }

@@ -108,9 +108,11 @@ fn flags(record: &SocketRecord) -> u32 {
 }
 
 /// Sets the flow that was decided for a socket; 0: none. Its peers are not let in any more.
-/// `flags`: what is known of the flow.
+/// `flags`: what is known of the flow. What was cut stays cut: asking to be connected somewhere
+/// does not end a connection.
 #[inline(always)]
 pub fn set_flow(record: &SocketRecord, flow: u64, generation: u32, flags: u32) {
+    let flags = flags | (self::flags(record) & socket_flag::CUT);
     let record = core::ptr::from_ref(record).cast_mut();
     // SAFETY: whole words of map memory, which others may read.
     unsafe {
