@@ -13,6 +13,8 @@ pub mod map {
     pub const GRANTS: &str = "GRANTS";
     /// What policies say of names.
     pub const SERVER_NAMES: &str = "SERVER_NAMES";
+    /// Socket storage: how far the first bytes of connections were read.
+    pub const READINGS: &str = "READINGS";
     /// Who asks the daemon's resolver.
     pub const ASKERS: &str = "ASKERS";
     /// Where that listens, and the host's servers.

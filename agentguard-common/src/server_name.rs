@@ -141,13 +141,24 @@ pub enum Step {
     Unreadable = 3,
 }
 
-/// `HTTP/1.`, as it stands before the end of a request line.
-const VERSION: u64 = u64::from_le_bytes(*b" HTTP/1.");
-/// [`Reading::matched`] when the version has been read to its end.
-const VERSION_READ: u32 = 9;
+/// What makes a line a request, in lower case: servers differ in what they let stand behind it.
+const VERSION: u64 = u64::from_le_bytes(*b" http/\0\0");
+/// [`Reading::matched`] when that has been read.
+const VERSION_READ: u32 = 6;
 const HOST: u32 = u32::from_le_bytes(*b"host");
-/// The most bytes of an HTTP method, and of empty lines before a request.
-const METHOD_BYTES: u32 = 32;
+
+/// What methods are made of (RFC 9110, 5.6.2).
+#[inline(always)]
+const fn is_token(byte: u8) -> bool {
+    matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'0'..=b'9' | b'A'..=b'Z'
+        | b'^'..=b'z' | b'|' | b'~')
+}
+
+/// What servers take for a space in a request line (RFC 9112, 3).
+#[inline(always)]
+const fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | 0x0b | 0x0c)
+}
 
 impl Reading {
     /// Nothing was read.
@@ -274,13 +285,10 @@ impl Reading {
         let next = self.at + 1;
         match self.byte(0) {
             HANDSHAKE => self.ask(stage::RECORD, next, HEAD),
-            0 if self.at <= METHOD_BYTES => self.ask(stage::POSTGRES, next, 7),
-            b'A'..=b'Z' => {
-                self.matched = 1;
-                self.ask(stage::METHOD, next, 1)
-            }
+            0 => self.ask(stage::POSTGRES, next, 7),
+            byte if is_token(byte) => self.ask(stage::METHOD, next, 1),
             // Servers overlook empty lines before a request.
-            b'\r' | b'\n' if self.at < METHOD_BYTES => self.ask(stage::FIRST, next, 1),
+            b'\r' | b'\n' => self.ask(stage::FIRST, next, 1),
             _ => Step::Done,
         }
     }
@@ -404,11 +412,8 @@ impl Reading {
     fn request_line(&mut self, byte: u8) -> (u32, Step) {
         match self.stage {
             stage::METHOD => match byte {
-                b'A'..=b'Z' | b'-' if self.matched < METHOD_BYTES => {
-                    self.matched += 1;
-                    (stage::METHOD, Step::More)
-                }
-                b' ' => (stage::TARGET, Step::More),
+                byte if is_token(byte) => (stage::METHOD, Step::More),
+                byte if is_space(byte) => (stage::TARGET, Step::More),
                 _ => (stage::METHOD, Step::Done),
             },
             stage::TARGET => match byte {
@@ -417,7 +422,7 @@ impl Reading {
                     (stage::LINE, Step::More)
                 }
                 b'\r' | b'\n' => (stage::TARGET, Step::Done),
-                b' ' => (stage::TARGET, Step::More),
+                byte if is_space(byte) => (stage::TARGET, Step::More),
                 _ => {
                     self.name_len = 0;
                     self.matched = 0;
@@ -428,11 +433,9 @@ impl Reading {
             stage::AUTHORITY => self.authority(byte),
             _ => {
                 self.matched = match (self.matched, byte) {
-                    (_, b' ') => 1,
-                    (VERSION_READ, b'\r') => VERSION_READ,
-                    (8, b'0'..=b'9') => VERSION_READ,
-                    (at @ 1..8, byte) if byte == (VERSION >> (8 * at)) as u8 => at + 1,
-                    (VERSION_READ, b'\n') => VERSION_READ,
+                    (VERSION_READ, _) => VERSION_READ,
+                    (_, byte) if is_space(byte) => 1,
+                    (at @ 1..6, byte) if byte | 0x20 == (VERSION >> (8 * at)) as u8 => at + 1,
                     _ => 0,
                 };
                 if byte != b'\n' {
@@ -456,7 +459,7 @@ impl Reading {
     #[inline(always)]
     fn authority(&mut self, byte: u8) -> (u32, Step) {
         match byte {
-            b' ' => {
+            byte if is_space(byte) => {
                 self.matched = 1;
                 return (stage::LINE, Step::More);
             }
@@ -680,7 +683,7 @@ mod tests {
 
     #[test]
     fn a_request_names_its_host_however_it_is_cut() {
-        let requests: [(&str, &[&str]); 12] = [
+        let requests: [(&str, &[&str]); 13] = [
             (
                 "GET / HTTP/1.1\r\nHost: api.example\r\n\r\n",
                 &["api.example"],
@@ -705,6 +708,7 @@ mod tests {
             ),
             ("CONNECT a.b:443 HTTP/1.1\r\nHost: d\r\n\r\n", &["a.b", "d"]),
             ("OPTIONS * HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", &[]),
+            ("a_b\t/ http/1.1 \r\nHost: a\r\n\r\n", &["a"]),
             ("GET /a/HTTP/1.1 HTTP/1.0\r\nHosts: a\r\n\r\n", &[]),
             ("PRI * HTTP/2.0\r\n\r\n", &[]),
             ("EHLO mail.example\r\n", &[]),

@@ -121,8 +121,7 @@ pub static SOCKETS: SocketStorage<SocketRecord> = SocketStorage::new();
 #[btf_map]
 pub static GRANTS: HashMap<GrantKey, Grant, { limits::GRANTS as usize }, NO_PREALLOC> =
     HashMap::new();
-/// How far the first bytes of agents' connections were read. Not pinned: what another
-/// daemon's programs were reading is begun by these.
+/// How far the first bytes of agents' connections were read.
 #[btf_map]
 pub static READINGS: SocketStorage<Reading> = SocketStorage::new();
 /// What policies say of names.

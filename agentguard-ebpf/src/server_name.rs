@@ -300,8 +300,13 @@ fn judge(turn: &mut Turn, reading: &mut Reading) -> u64 {
     if len > 1 && reading.room[last as usize] == b'.' {
         len -= 1;
     }
-    let mut name = Name { key: key.cast(), room: (&raw const reading.room).cast(), from, len, at: 0, found: 0, asked: port_key(turn.to.transport, turn.to.port) };
+    let mut name = Name { key: key.cast(), room: (&raw const reading.room).cast(), from, len, at: 0, found: 0, strange: 0, asked: port_key(turn.to.transport, turn.to.port) };
     verifier::repeat(PIECE as u32, copy, &mut name);
+    // A server may take a zero for the name's end.
+    if name.strange != 0 {
+        turn.outcome = outcome::UNREADABLE;
+        return 1;
+    }
     name.found = look_up(name.key, name.asked);
     name.at = verifier::forget(256 - len);
     // SAFETY: as above.
@@ -329,6 +334,8 @@ struct Name {
     at: u32,
     asked: u32,
     found: u32,
+    /// 1 if it has bytes that no name has.
+    strange: u32,
 }
 
 /// Where the name is in the key.
@@ -347,6 +354,10 @@ unsafe extern "C" fn copy(index: u64, name: *mut Name) -> u64 {
     unsafe {
         let byte = name.room.add(from).read_volatile();
         let upper = byte.wrapping_sub(b'A') < 26;
+        if !byte.is_ascii_graphic() {
+            name.strange = 1;
+            return 1;
+        }
         name.key.add(NAME_AT + to).write_volatile(byte | u8::from(upper) << 5);
     }
     0

@@ -205,6 +205,8 @@ fn requests(suite: &mut Suite) -> Result<()> {
     ];
     let refused = [
         "GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+        "a_b\t/ http/1.1 \r\nHost: evil.example\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: evil\0.ok.example\r\n\r\n",
         "POST /x HTTP/1.1\r\nAccept: a\r\nhOST :evil.example:80\r\n\r\nbody",
         "GET http://evil.example/ HTTP/1.1\r\nHost: api.example\r\n\r\n",
         "GET http://api.example@evil.example/ HTTP/1.1\r\nHost: api.example\r\n\r\n",

@@ -23,7 +23,7 @@ use super::{Hook, KernelError, Options, cgroup};
 static OBJECT: &[u8] = aya::include_bytes_aligned!("agentguard.bpf.o");
 
 /// Maps that are pinned: everything but constants.
-pub const PINNED_MAPS: [&str; 27] = {
+pub const PINNED_MAPS: [&str; 28] = {
     use agentguard_common::names::map;
     [
         map::TASKS,
@@ -31,6 +31,7 @@ pub const PINNED_MAPS: [&str; 27] = {
         map::SOCKETS,
         map::GRANTS,
         map::SERVER_NAMES,
+        map::READINGS,
         map::ASKERS,
         map::RESOLVER,
         map::LIVE,
