@@ -32,11 +32,13 @@ pub enum Counter {
     ResolverAbsent = 11,
     /// What a connection said of its server could not be read; it was cut.
     ServerNameUnreadable = 12,
+    /// A flow was not told because there was no room for it.
+    FlowUntold = 13,
 }
 
 impl Counter {
     /// Number of counters.
-    pub const COUNT: usize = 13;
+    pub const COUNT: usize = 14;
 
     /// All counters, in order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -53,6 +55,7 @@ impl Counter {
         Self::SocketUntagged,
         Self::ResolverAbsent,
         Self::ServerNameUnreadable,
+        Self::FlowUntold,
     ];
 
     /// The name in metrics and in `doctor`.
@@ -72,6 +75,7 @@ impl Counter {
             Self::SocketUntagged => "socket_untagged",
             Self::ResolverAbsent => "resolver_absent",
             Self::ServerNameUnreadable => "server_name_unreadable",
+            Self::FlowUntold => "flow_untold",
         }
     }
 }

@@ -113,6 +113,10 @@ fields! {
     MSG_NAME = "msghdr", "msg_name";
     TASK_FS = "task_struct", "fs";
     FS_PWD = "fs_struct", "pwd.dentry";
+    SK_FLAGS = "sock", "__sk_common.skc_flags";
+    TCP_BYTES_SENT = "tcp_sock", "bytes_sent";
+    TCP_BYTES_AGAIN = "tcp_sock", "bytes_retrans";
+    TCP_BYTES_RECEIVED = "tcp_sock", "bytes_received";
 }
 
 const _: () = assert!(FIELDS.len() < 0x100);

@@ -4,13 +4,14 @@
 //!
 //! Reading order: what is decided ([`verb`], [`verdict`]), about whom
 //! ([`identity`]), by which tables ([`path`], [`net`]), how ([`decision`]), and
-//! what is told about it ([`event`], [`counter`]).
+//! what is told about it ([`event`], [`flow`], [`counter`]).
 #![no_std]
 
 pub mod counter;
 pub mod decision;
 pub mod event;
 pub mod field;
+pub mod flow;
 pub mod identity;
 pub mod limits;
 pub mod names;

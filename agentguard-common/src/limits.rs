@@ -49,6 +49,13 @@ pub const LINKS: u32 = 16_384;
 /// second). Full: repeats are told one by one.
 pub const FOLDS: u32 = 4_096;
 
+/// Records of connections that the daemon has not collected yet, which it does every second.
+/// Full: the flow is not told, which its run's record says.
+pub const FLOWS: u32 = 16_384;
+
+/// The same of datagrams, which it collects every minute and when a run ends.
+pub const DATAGRAMS: u32 = 16_384;
+
 /// Addresses that runs were given for names. Full: the one whose time ended first is
 /// forgotten; without such a one the answer fails (SERVFAIL).
 pub const GRANTS: u32 = 16_384;

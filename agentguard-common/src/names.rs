@@ -15,6 +15,10 @@ pub mod map {
     pub const SERVER_NAMES: &str = "SERVER_NAMES";
     /// Socket storage: how far the first bytes of connections were read.
     pub const READINGS: &str = "READINGS";
+    /// Connections that ended, or that went on for another minute.
+    pub const FLOWS: &str = "FLOWS";
+    /// Datagrams.
+    pub const DATAGRAMS: &str = "DATAGRAMS";
     /// Who asks the daemon's resolver.
     pub const ASKERS: &str = "ASKERS";
     /// Where that listens, and the host's servers.

@@ -1,6 +1,6 @@
 //! The only `aya::Pod` implementations: what may cross the kernel boundary as bytes.
 
-use crate::{event, identity, net, path, resolver, server_name};
+use crate::{event, flow, identity, net, path, resolver, server_name};
 
 macro_rules! pod {
     ($($type:ty),+ $(,)?) => {
@@ -26,6 +26,9 @@ pod!(
     path::LinkKey,
     event::FoldKey,
     event::Fold,
+    flow::FlowKey,
+    flow::Flow,
+    flow::NamedFlow,
     net::NetNode,
     net::PortSet,
     net::PortInterval,

@@ -75,8 +75,10 @@ pub struct Reading {
     pub name_at: u32,
     /// Whether a name of a request line waits for the line to end.
     pub pending: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The length of `named`; 0: no name was found.
+    pub named_len: u32,
+    /// The name that was found last, in lower case.
+    pub named: [u8; 256],
     /// What is collected, and from [`PIECE_AT`] the piece.
     pub room: [u8; 768],
     /// Where a name is made ready to be looked up.
@@ -174,7 +176,8 @@ impl Reading {
         name_len: 0,
         name_at: 0,
         pending: 0,
-        reserved: 0,
+        named_len: 0,
+        named: [0; 256],
         room: [0; 768],
         key: NameKey {
             generation: 0,
@@ -228,6 +231,7 @@ impl Reading {
         self.name_len = 0;
         self.name_at = 0;
         self.pending = 0;
+        self.named_len = 0;
     }
 
     /// A byte of the piece.
@@ -561,7 +565,7 @@ impl Reading {
 }
 
 const _: () = assert!(size_of::<NameKey>() == 264);
-const _: () = assert!(size_of::<Reading>() == 1080);
+const _: () = assert!(size_of::<Reading>() == 1336);
 
 #[cfg(test)]
 mod tests {

@@ -22,8 +22,17 @@ pub struct SocketRecord {
     pub asked: [u32; 4],
     /// 1 if that address is IPv4.
     pub asked_is_v4: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Process that made or connected it last, in the initial PID namespace; 0: not known.
+    pub pid: u32,
+    /// `CLOCK_BOOTTIME` of the first packet of its connection, nanoseconds; 0: it has none that
+    /// is to be told of (see [`crate::flow`]).
+    pub began_ns: u64,
+    /// When something was told of that last; zero: not yet.
+    pub told_ns: u64,
+    /// Bytes that were told to be sent.
+    pub told_sent: u64,
+    /// Bytes that were told to have arrived.
+    pub told_received: u64,
 }
 
 impl SocketRecord {
@@ -39,7 +48,11 @@ impl SocketRecord {
         generation: 0,
         asked: [0; 4],
         asked_is_v4: 0,
-        reserved: 0,
+        pid: 0,
+        began_ns: 0,
+        told_ns: 0,
+        told_sent: 0,
+        told_received: 0,
     };
 }
 
@@ -136,7 +149,7 @@ pub const fn leads_elsewhere(level: u32, option: u32) -> bool {
     }
 }
 
-const _: () = assert!(size_of::<SocketRecord>() == 56);
+const _: () = assert!(size_of::<SocketRecord>() == 88);
 
 #[cfg(test)]
 mod tests {

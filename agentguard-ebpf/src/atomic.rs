@@ -2,7 +2,7 @@
 //! this target (no compare-and-swap is promised), but the instruction exists
 //! (`BPF_ATOMIC | BPF_ADD | BPF_FETCH`, Linux 5.12).
 
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg};
 
 /// Adds to a counter in map memory; returns the value before.
 #[inline(always)]
@@ -15,4 +15,11 @@ pub fn add(counter: *mut u64, by: u64) -> u64 {
 #[inline(always)]
 pub fn add_signed(counter: *mut i64, by: i64) -> i64 {
     add(counter.cast(), by as u64) as i64
+}
+
+/// Puts a value into map memory; returns the one before.
+#[inline(always)]
+pub fn put(place: *mut u64, value: u64) -> u64 {
+    // SAFETY: as above.
+    unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(place, value) }
 }

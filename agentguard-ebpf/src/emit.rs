@@ -331,8 +331,9 @@ pub struct Connection {
     pub from_port: u16,
 }
 
+/// A place as records have it.
 #[inline(always)]
-fn net_tail(to: &Destination) -> NetTail {
+pub fn net_tail(to: &Destination) -> NetTail {
     NetTail {
         address: to.address.words,
         port: to.port,
@@ -381,16 +382,23 @@ fn reserve<R>(subject: &Subjected<'_>, settled: Settled) -> Option<*mut core::ff
 /// Counts a record that found no room.
 #[inline(always)]
 fn lost(subject: &Subjected<'_>, denied: bool) {
-    count(if denied { Counter::DenialDropped } else { Counter::AuditDropped });
+    let why = if denied { Counter::DenialDropped } else { Counter::AuditDropped };
+    untold(subject.run, why);
+}
+
+/// Counts something that a run did and that cannot be told.
+#[inline(always)]
+pub fn untold(run: *mut RunRecord, why: Counter) {
+    count(why);
     let time = now();
     // SAFETY: map memory, shared by atomics only.
     unsafe {
-        atomic::add(&raw mut (*subject.run).events, 1);
-        atomic::add(&raw mut (*subject.run).lost, 1);
-        if (*subject.run).first_lost == 0 {
-            (*subject.run).first_lost = time;
+        atomic::add(&raw mut (*run).events, 1);
+        atomic::add(&raw mut (*run).lost, 1);
+        if (*run).first_lost == 0 {
+            (*run).first_lost = time;
         }
-        (*subject.run).last_lost = time;
+        (*run).last_lost = time;
     }
 }
 

@@ -48,6 +48,9 @@
 //! | `lsm/unix_stream_connect`, `unix_may_send` | the same | decide `connect` to unix sockets |
 //! | `lsm/netlink_send` | `netlink_send` | privilege `raw-sockets` for what changes something |
 //! | `cgroup_skb/egress` | `cgroup_egress` | the second line: packets of agents' sockets; the server that a connection names |
+//! | `cgroup_skb/ingress` | `cgroup_ingress` | count the bytes of datagrams that come |
+//! | `tp_btf/inet_sock_set_state` | `flow_state` | when connections begin and end, and what went through them |
+//! | `iter/bpf_sk_storage_map` | `flows` | the same of those that go on, as the daemon asks |
 //! | `cgroup/sock_create` | `cgroup_sock_create` | as `socket_create` and `socket_post_create` where LSM programs are refused |
 //! | `cgroup/bind4`, `bind6` | `cgroup_bind4`, `6` | as `socket_bind` there |
 //! | `cgroup/connect4`, `connect6` | `cgroup_connect4`, `6` | questions to the daemon's resolver; as `socket_connect` there |
@@ -62,6 +65,7 @@ mod address;
 mod atomic;
 mod emit;
 mod enforce;
+mod flow;
 mod fold;
 mod hash;
 mod hooks;

@@ -6,6 +6,7 @@ use core::ptr;
 
 use agentguard_common::counter::Counter;
 use agentguard_common::event::{Fold, FoldKey};
+use agentguard_common::flow::{Flow, FlowKey, NamedFlow};
 use agentguard_common::identity::{EnrolRequest, PolicyRecord, RunRecord, Tag};
 use agentguard_common::limits;
 use agentguard_common::net::{NetNode, PortInterval, PortSet};
@@ -124,6 +125,14 @@ pub static GRANTS: HashMap<GrantKey, Grant, { limits::GRANTS as usize }, NO_PREA
 /// How far the first bytes of agents' connections were read.
 #[btf_map]
 pub static READINGS: SocketStorage<Reading> = SocketStorage::new();
+/// Connections that ended, or that went on for another minute.
+#[btf_map]
+pub static FLOWS: HashMap<FlowKey, NamedFlow, { limits::FLOWS as usize }, NO_PREALLOC> =
+    HashMap::new();
+/// Datagrams.
+#[btf_map]
+pub static DATAGRAMS: HashMap<FlowKey, Flow, { limits::DATAGRAMS as usize }, NO_PREALLOC> =
+    HashMap::new();
 /// What policies say of names.
 #[btf_map]
 pub static SERVER_NAMES: HashMap<NameKey, NameRanges, { limits::SERVER_NAMES as usize }, NO_PREALLOC> =

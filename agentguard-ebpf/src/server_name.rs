@@ -12,6 +12,7 @@ use agentguard_common::net::{NetMatch, port_key};
 use agentguard_common::resolver::DNS_PORT;
 use agentguard_common::server_name::{PIECE, PIECE_AT, Reading, Step, stage};
 use agentguard_common::socket::{SocketRecord, socket_flag};
+use agentguard_common::verdict::Mode;
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skb_load_bytes};
 
@@ -29,7 +30,9 @@ const ROOM: u64 = 511;
 /// What is to be known of a flow that begins to somewhere under this policy.
 #[inline(always)]
 pub fn flags(policy: &PolicyRecord, to: &Destination) -> u32 {
-    if to.protocol == TCP && to.port != DNS_PORT && resolver::has_names(policy) {
+    // Who is only observed is to be seen with whom it talks.
+    let wanted = resolver::has_names(policy) || policy.mode == Mode::Observe as u8;
+    if to.protocol == TCP && to.port != DNS_PORT && wanted {
         socket_flag::READING
     } else {
         0
@@ -60,8 +63,7 @@ pub fn packet(
     to: Option<Destination>,
 ) -> bool {
     let Some(segment) = segment(skb) else {
-        emit::count(Counter::ServerNameUnreadable);
-        return false;
+        return unread(own);
     };
     if socket::is_cut(own) {
         return segment.len == 0;
@@ -69,8 +71,7 @@ pub fn packet(
     if segment.opens != 0 {
         // SAFETY: checked for null; the kernel sends a socket's packets one after the other.
         let Some(reading) = (unsafe { READINGS.get_or_create(sock.cast()).as_mut() }) else {
-            emit::count(Counter::ServerNameUnreadable);
-            return false;
+            return unread(own);
         };
         reading.begin(segment.number);
     }
@@ -86,6 +87,13 @@ pub fn packet(
         return true;
     }
     to.is_some_and(|to| read(skb, to, own, reading, &segment))
+}
+
+/// A packet that cannot be read leaves only where no name is asked about. Returns whether.
+#[inline(never)]
+fn unread(own: &SocketRecord) -> bool {
+    emit::count(Counter::ServerNameUnreadable);
+    enforce::records(&own.tag).is_some_and(|(policy, _)| !resolver::has_names(policy))
 }
 
 /// A packet of TCP; `None` if it cannot be read. (On its own, for the stack's sake.)
@@ -205,12 +213,9 @@ fn read(
     }
     match turn.outcome {
         outcome::MORE => return true,
-        outcome::OVER => {
-            // SAFETY: as above.
-            unsafe { (*reading).stage = stage::OVER };
-            socket::set_flags(own, 0);
-            return true;
-        }
+        outcome::OVER => return over(own, reading),
+        // No name is asked about: what was found is told, if anything was.
+        _ if !resolver::has_names(policy) => return over(own, reading),
         _ => {}
     }
     let named = if turn.outcome == outcome::REFUSED { Some(unpacked(turn.named)) } else { None };
@@ -228,7 +233,13 @@ fn read(
         socket::set_flags(own, socket_flag::CUT);
         return false;
     }
-    // SAFETY: as above.
+    over(own, reading)
+}
+
+/// There is nothing more to be read.
+#[inline(always)]
+fn over(own: &SocketRecord, reading: *mut Reading) -> bool {
+    // SAFETY: socket storage that lives as long as the program runs.
     unsafe { (*reading).stage = stage::OVER };
     socket::set_flags(own, 0);
     true
@@ -300,20 +311,34 @@ fn judge(turn: &mut Turn, reading: &mut Reading) -> u64 {
     if len > 1 && reading.room[last as usize] == b'.' {
         len -= 1;
     }
-    let mut name = Name { key: key.cast(), room: (&raw const reading.room).cast(), from, len, at: 0, found: 0, strange: 0, asked: port_key(turn.to.transport, turn.to.port) };
+    let mut name = Name {
+        key: key.cast(),
+        room: (&raw const reading.room).cast(),
+        named: (&raw mut reading.named).cast(),
+        from,
+        len,
+        at: 0,
+        found: 0,
+        strange: 0,
+        asked: port_key(turn.to.transport, turn.to.port),
+    };
     verifier::repeat(PIECE as u32, copy, &mut name);
     // A server may take a zero for the name's end.
     if name.strange != 0 {
+        reading.named_len = 0;
         turn.outcome = outcome::UNREADABLE;
         return 1;
     }
+    reading.named_len = len;
     name.found = look_up(name.key, name.asked);
     name.at = verifier::forget(256 - len);
     // SAFETY: as above.
     unsafe { (*key).below = 1 };
     verifier::repeat(PIECE as u32, strip, &mut name);
     turn.named = name.found;
-    if enforce::net::names_server(policy, &turn.to, unpacked(name.found)) {
+    if !resolver::has_names(policy)
+        || enforce::net::names_server(policy, &turn.to, unpacked(name.found))
+    {
         if reading.is_over() {
             turn.outcome = outcome::OVER;
             return 1;
@@ -329,6 +354,8 @@ fn judge(turn: &mut Turn, reading: &mut Reading) -> u64 {
 struct Name {
     key: *mut u8,
     room: *const u8,
+    /// Where it is kept for those who ask for it later.
+    named: *mut u8,
     from: u32,
     len: u32,
     at: u32,
@@ -358,7 +385,10 @@ unsafe extern "C" fn copy(index: u64, name: *mut Name) -> u64 {
             name.strange = 1;
             return 1;
         }
-        name.key.add(NAME_AT + to).write_volatile(byte | u8::from(upper) << 5);
+        let lower = byte | u8::from(upper) << 5;
+        name.key.add(NAME_AT + to).write_volatile(lower);
+        let kept = verifier::bounded::<255>(u64::from(index)) as usize;
+        name.named.add(kept).write_volatile(lower);
     }
     0
 }

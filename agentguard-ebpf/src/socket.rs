@@ -6,6 +6,7 @@ use agentguard_common::identity::Tag;
 use agentguard_common::net::Address;
 use agentguard_common::socket::{SocketRecord, socket_flag};
 
+use crate::flow;
 use crate::kernel::Sock;
 use crate::maps::SOCKETS;
 
@@ -37,7 +38,17 @@ pub fn make(tag: &Tag, socket: *mut c_void, flags: u32) -> bool {
     let Some(record) = (unsafe { record.as_mut() }) else {
         return false;
     };
-    *record = SocketRecord { tag: *tag, flags, ..SocketRecord::NONE };
+    // A connection that is accepted has begun before.
+    *record = SocketRecord {
+        tag: *tag,
+        flags,
+        pid: flow::maker(),
+        began_ns: record.began_ns,
+        told_ns: record.told_ns,
+        told_sent: record.told_sent,
+        told_received: record.told_received,
+        ..SocketRecord::NONE
+    };
     true
 }
 
@@ -87,6 +98,14 @@ pub fn set_asking(record: &SocketRecord, server: &Address, flow: u64, generation
 pub fn is_of(record: &SocketRecord, generation: u32) -> bool {
     // SAFETY: as above.
     generation != 0 && unsafe { (&raw const record.generation).read_volatile() } == generation
+}
+
+/// Notes which process uses it.
+#[inline(always)]
+pub fn set_maker(record: &SocketRecord, pid: u32) {
+    let record = core::ptr::from_ref(record).cast_mut();
+    // SAFETY: a whole word of map memory, which others may read.
+    unsafe { (&raw mut (*record).pid).write_volatile(pid) };
 }
 
 /// Whether something is to be looked at in its packets: see [`crate::server_name`].

@@ -5,6 +5,7 @@
 //! engine: policies before records that they decided, runs before their records.
 
 mod addresses;
+mod flows;
 mod names;
 mod processes;
 
@@ -84,6 +85,11 @@ impl Correlator {
         self.runs.remove(&serial);
         self.processes.run_ended(serial);
         self.addresses.run_ended(serial);
+    }
+
+    /// A second has passed since this was called last.
+    pub fn grow_older(&mut self) {
+        self.processes.grow_older();
     }
 
     /// The id of a known run.

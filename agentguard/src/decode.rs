@@ -293,18 +293,31 @@ fn abstract_name(raw: &RawRecord) -> FileObject {
 }
 
 /// Reads a [`NetTail`] field by field, in the byte order of this machine.
+fn net_tail(tail: &[u8]) -> Option<NetTail> {
+    let half = |at: usize| Some(u16::from_ne_bytes(tail.get(at..at + 2)?.try_into().ok()?));
+    let word = |at: usize| Some(u32::from_ne_bytes(tail.get(at..at + 4)?.try_into().ok()?));
+    Some(NetTail {
+        address: [word(0)?, word(4)?, word(8)?, word(12)?],
+        port: half(16)?,
+        family: half(18)?,
+        transport: *tail.get(20)?,
+        is_v4: *tail.get(21)?,
+        protocol: half(22)?,
+    })
+}
+
 fn address(tail: &[u8]) -> Result<AddressObject, DecodeError> {
-    let short = DecodeError::Tail { length: tail.len() };
-    let Some((tail, _)) = tail.split_first_chunk::<{ size_of::<NetTail>() }>() else {
-        return Err(short);
-    };
-    let word = |at: usize| u32::from_ne_bytes([tail[at], tail[at + 1], tail[at + 2], tail[at + 3]]);
-    let half = |at: usize| u16::from_ne_bytes([tail[at], tail[at + 1]]);
-    let family = half(18);
-    let words = [word(0), word(4), word(8), word(12)];
-    let address = if tail[21] == 1 {
+    let tail = net_tail(tail).ok_or(DecodeError::Tail { length: tail.len() })?;
+    Ok(place(&tail))
+}
+
+/// A place in a network.
+#[must_use]
+pub fn place(tail: &NetTail) -> AddressObject {
+    let words = tail.address;
+    let address = if tail.is_v4 == 1 {
         Some(IpAddr::V4(Ipv4Addr::from_bits(words[0])))
-    } else if i32::from(family) == nix::libc::AF_INET6 {
+    } else if i32::from(tail.family) == nix::libc::AF_INET6 {
         let bits = words
             .iter()
             .fold(0_u128, |bits, word| bits << 32 | u128::from(*word));
@@ -312,18 +325,18 @@ fn address(tail: &[u8]) -> Result<AddressObject, DecodeError> {
     } else {
         None
     };
-    Ok(AddressObject {
+    AddressObject {
         address,
-        port: half(16),
-        family,
-        transport: match tail[20] {
+        port: tail.port,
+        family: tail.family,
+        transport: match tail.transport {
             0 => Transport::Tcp,
             1 => Transport::Udp,
             _ => Transport::Other,
         },
-        protocol: half(22),
+        protocol: tail.protocol,
         server: None,
-    })
+    }
 }
 
 /// Reads a [`NamedTail`].
@@ -333,14 +346,7 @@ pub fn named(tail: &[u8]) -> Option<NamedTail> {
     let word = |at: usize| Some(u32::from_ne_bytes(tail.get(at..at + 4)?.try_into().ok()?));
     let words = |at: usize| Some([word(at)?, word(at + 4)?, word(at + 8)?, word(at + 12)?]);
     Some(NamedTail {
-        to: NetTail {
-            address: words(0)?,
-            port: half(16)?,
-            family: half(18)?,
-            transport: *tail.get(20)?,
-            is_v4: *tail.get(21)?,
-            protocol: half(22)?,
-        },
+        to: net_tail(tail)?,
         from: words(24)?,
         cookie: u64::from_ne_bytes(tail.get(40..48)?.try_into().ok()?),
         from_port: half(48)?,

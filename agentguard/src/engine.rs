@@ -32,7 +32,7 @@ use self::rings::Rings;
 use crate::agents::Registry;
 use crate::correlate::PolicyNames;
 use crate::event::{Detail, Event, Kind};
-use crate::kernel::{KernelError, LinkRow, Port, RawRecord};
+use crate::kernel::{KernelError, LinkRow, Look, Port, RawRecord};
 use crate::links::Links;
 use crate::pipeline::{Message, RunSettled};
 use crate::runs::Runs;
@@ -45,6 +45,9 @@ pub const BATCH: usize = 512;
 /// Time between two looks at the kernel's run table: a lost record about a
 /// run's end delays the end by this much at most.
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// Looks after which what is known of datagrams is told: a minute.
+const DATAGRAMS_EVERY: u64 = 60;
 
 /// Requests that wait. More wait at their senders.
 const REQUESTS: usize = 64;
@@ -64,6 +67,8 @@ pub struct Engine {
     untold_links: u64,
     /// The kernel's counts of repeats are due.
     collect_repeats: bool,
+    /// Looks at the kernel's run table so far.
+    sweeps: u64,
     stopping: bool,
 }
 
@@ -183,6 +188,7 @@ impl Engine {
             names: Names::default(),
             untold_links: 0,
             collect_repeats: false,
+            sweeps: 0,
             stopping: false,
         };
         let names: Vec<Arc<PolicyNames>> = names.into_iter().map(Arc::new).collect();
@@ -217,6 +223,23 @@ impl Engine {
             return Ok(None);
         }
         self.port.put_links(rows, replace).map(Some)
+    }
+
+    /// Tells of flows: of connections every second, of datagrams every minute, and of all when
+    /// a run ends or the daemon does.
+    fn collect_flows(&mut self) {
+        let everything = self.sweeps.is_multiple_of(DATAGRAMS_EVERY)
+            || !self.ending.ripe.is_empty()
+            || self.stopping;
+        let look = if everything {
+            Look::Everything
+        } else {
+            Look::Connections
+        };
+        let flows = self.port.take_flows(look);
+        if !flows.is_empty() {
+            self.tell(Message::Flows(flows));
+        }
     }
 
     /// Has all files looked at again if links were made that the kernel could not tell of.
@@ -280,6 +303,7 @@ impl Engine {
             self.collect_repeats = false;
             let counts = self.port.take_repeats();
             self.tell(Message::Repeats(counts));
+            self.collect_flows();
         }
         if emptied {
             let ripe = std::mem::take(&mut self.ending.ripe);
@@ -333,6 +357,7 @@ impl Prepared {
                     engine.tell_refused();
                     engine.notice_untold_links();
                     engine.collect_repeats = true;
+                    engine.sweeps += 1;
                     more = true;
                 }
             }

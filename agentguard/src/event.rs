@@ -22,6 +22,8 @@ pub enum Kind {
     Exec,
     /// A process of a run ended.
     Exit,
+    /// Something went to and fro between a run and somebody.
+    Flow,
     /// A run began.
     RunStarted,
     /// A run could not begin: its process was not enrolled.
@@ -44,10 +46,11 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Decision,
         Self::Exec,
         Self::Exit,
+        Self::Flow,
         Self::RunStarted,
         Self::RunFailed,
         Self::RunEnded,
@@ -66,6 +69,7 @@ impl Kind {
             Self::Decision => "decision",
             Self::Exec => "exec",
             Self::Exit => "exit",
+            Self::Flow => "flow",
             Self::RunStarted => "run-started",
             Self::RunFailed => "run-failed",
             Self::RunEnded => "run-ended",
@@ -159,6 +163,8 @@ pub enum Detail {
     },
     /// See [`Kind::Exit`].
     Exit(Exit),
+    /// See [`Kind::Flow`].
+    Flow(Flow),
     /// See [`Kind::RunStarted`] and [`Kind::RunFailed`].
     RunStarted(RunStarted),
     /// See [`Kind::RunEnded`].
@@ -257,7 +263,7 @@ pub struct AddressObject {
     pub protocol: String,
     /// The name that led to the address, where one is known.
     pub name: Option<String>,
-    /// The server that the connection says it is for, where that decided.
+    /// The server that the connection says it is for, where that decided or was read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
     /// Address family number, for families other than IPv4 and IPv6.
@@ -291,6 +297,33 @@ impl Exit {
             }
         }
     }
+}
+
+/// What went to and fro between a process and somebody. Flows of the same process with the
+/// same place, which began on the same side and ended in the same way, are one event a second.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Flow {
+    /// The process that made or connected the socket; null if not known.
+    pub pid: Option<u32>,
+    /// The program that it runs.
+    pub exe: Option<Arc<str>>,
+    /// With whom.
+    pub object: AddressObject,
+    /// `outbound`: the agent connected; `inbound`: it was connected to; absent for datagrams.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub direction: Option<&'static str>,
+    /// `closed`, `failed` (no connection came about), or `open`: another event follows.
+    pub state: &'static str,
+    /// The first packet. Of datagrams: the first of which no event told before.
+    pub started: Timestamp,
+    /// Seconds from the first packet to the end, or to the last that this tells of.
+    pub duration_seconds: f64,
+    /// Bytes of payload that were sent, since the flow's last event.
+    pub sent_bytes: u64,
+    /// Bytes of payload that arrived, since the flow's last event.
+    pub received_bytes: u64,
+    /// How many flows.
+    pub count: u64,
 }
 
 /// How a run began.

@@ -9,6 +9,7 @@ pub mod bpf;
 pub mod btf;
 mod cgroup;
 pub mod fields;
+mod flows;
 pub mod load;
 pub mod pins;
 pub mod probe;
@@ -23,6 +24,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use agentguard_common::event::{Fold, FoldKey, Header};
+use agentguard_common::flow::{FlowKey, NamedFlow};
 use agentguard_common::identity::Tag;
 use agentguard_common::path::PathRow;
 use agentguard_common::resolver::{Asker, AskerKey, Grant, GrantKey, ResolverRecord};
@@ -170,6 +172,15 @@ pub struct LinkRow {
     pub row: PathRow,
 }
 
+/// Which flows are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Connections that ended, and those that are due.
+    Connections,
+    /// Datagrams as well.
+    Everything,
+}
+
 /// A failure of the kernel side. The message names the object, the kernel's
 /// answer and the next step.
 #[derive(Debug, thiserror::Error)]
@@ -261,6 +272,9 @@ pub trait Port: Send {
     fn runs(&self) -> Vec<KernelRun>;
     /// Takes the counts of repeats out of the kernel.
     fn take_repeats(&mut self) -> Vec<(FoldKey, Fold)>;
+    /// Takes what is known of flows out of the kernel, and has connections that go on for more
+    /// than a minute, or whose run has ended, told first.
+    fn take_flows(&mut self, look: Look) -> Vec<(FlowKey, NamedFlow)>;
     /// Says of files with several names what the strictest of them says, in the policy in
     /// force. With `replace`, of the files on these file systems nothing else is said.
     /// Returns how many found no room.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use agentguard_common::event::{Fold, FoldKey};
+use agentguard_common::flow::{FlowKey, NamedFlow};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
@@ -54,6 +55,8 @@ pub enum Message {
     Records(Vec<RawRecord>),
     /// Counts of repeats, collected after the records before them.
     Repeats(Vec<(FoldKey, Fold)>),
+    /// Flows, collected after the records before them.
+    Flows(Vec<(FlowKey, NamedFlow)>),
     /// An event that the engine made.
     Emit(Box<Event>),
     /// A run has ended and all its records were sent here.
@@ -136,6 +139,7 @@ impl Pipeline {
             } => self.correlator.learn_name(serial, &name, &addresses),
             Message::Records(records) => self.records(&records),
             Message::Repeats(counts) => {
+                self.correlator.grow_older();
                 let events = self
                     .repeats
                     .events(counts, &mut self.correlator, Clock::now());
@@ -143,6 +147,7 @@ impl Pipeline {
                     self.sinks.publish(event);
                 }
             }
+            Message::Flows(flows) => self.flows(&flows),
             Message::Emit(event) => self.sinks.publish(*event),
             Message::RunEnded(ending) => self.run_ended(&ending),
             // Nobody waits any more if the watchdog gave up: that is its answer.
@@ -179,6 +184,17 @@ impl Pipeline {
             tracing::error!(
                 "kernel records could not be read ({error}); are the kernel programs of another version than the daemon? restart it to load its own"
             );
+        }
+    }
+
+    fn flows(&mut self, flows: &[(FlowKey, NamedFlow)]) {
+        let clock = Clock::now();
+        for (key, named) in flows {
+            let event = self.correlator.flow(*key, named, clock);
+            if let (Detail::Flow(flow), Some(identity)) = (&event.detail, &event.identity) {
+                self.metrics.count_flow(identity, flow);
+            }
+            self.sinks.publish(event);
         }
     }
 

@@ -42,13 +42,13 @@ impl Entry {
         self.identity.as_ref()?.run
     }
 
-    /// Whether this must not be crowded out: everything but what was allowed
+    /// Whether this must not be crowded out: everything but what was allowed, flows,
     /// and the comings and goings of processes.
     #[must_use]
     pub fn is_urgent(&self) -> bool {
         match self.kind {
             Kind::Decision => self.verdict != Some(Verdict::Allow),
-            Kind::Exec | Kind::Exit => false,
+            Kind::Exec | Kind::Exit | Kind::Flow => false,
             _ => true,
         }
     }
@@ -119,6 +119,7 @@ impl Sinks {
                 // Those without a process are the resolver's: the kernel counted none of them.
                 Detail::Decision(_) if event.process.is_none() => 0,
                 Detail::Decision(decision) => decision.count,
+                Detail::Flow(flow) => flow.count,
                 _ => u64::from(event.run_seq.is_some()),
             },
             line: line.into_boxed_slice(),

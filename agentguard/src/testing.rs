@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use agentguard_common::counter::Counter;
 use agentguard_common::event::{Fold, FoldKey, Header, Kind};
+use agentguard_common::flow::{FlowKey, NamedFlow};
 use agentguard_common::identity::{Tag, run_state};
 use agentguard_common::limits::RUNS;
 use agentguard_common::resolver::{Asker, AskerKey, Grant, GrantKey, ResolverRecord};
@@ -20,8 +21,8 @@ use uuid::Uuid;
 use crate::clock::Timestamp;
 use crate::event::Identity;
 use crate::kernel::{
-    Askers, DecisionCount, Fill, Hook, KernelError, KernelRun, LinkRow, NewRun, Port, Protection,
-    ProtectionStatus, RawRecord,
+    Askers, DecisionCount, Fill, Hook, KernelError, KernelRun, LinkRow, Look, NewRun, Port,
+    Protection, ProtectionStatus, RawRecord,
 };
 use crate::policy::compile::Compiled;
 use crate::policy::manifest::{
@@ -190,6 +191,8 @@ pub struct Fake {
     pub counters: Vec<u64>,
     pub ring: VecDeque<RawRecord>,
     pub repeats: Vec<(FoldKey, Fold)>,
+    /// Flows that wait to be collected.
+    pub flows: Vec<(FlowKey, NamedFlow)>,
     pub links: Vec<LinkRow>,
     pub refuse_policy: Option<String>,
     pub refuse_enrol: Option<String>,
@@ -221,6 +224,7 @@ impl FakePort {
             counters: vec![0; Counter::COUNT],
             ring: VecDeque::new(),
             repeats: Vec::new(),
+            flows: Vec::new(),
             links: Vec::new(),
             refuse_policy: None,
             refuse_enrol: None,
@@ -413,6 +417,10 @@ impl Port for FakePort {
 
     fn take_repeats(&mut self) -> Vec<(FoldKey, Fold)> {
         std::mem::take(&mut self.state().repeats)
+    }
+
+    fn take_flows(&mut self, _look: Look) -> Vec<(FlowKey, NamedFlow)> {
+        std::mem::take(&mut self.state().flows)
     }
 
     fn put_links(

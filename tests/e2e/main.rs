@@ -4,6 +4,7 @@
 mod aliases;
 mod bad_input;
 mod files;
+mod flows;
 mod identity;
 mod launch;
 mod lifecycle;
@@ -53,6 +54,7 @@ fn tests() -> Vec<Test> {
         sockets::TESTS,
         names::TESTS,
         server_names::TESTS,
+        flows::TESTS,
         aliases::TESTS,
         observe::TESTS,
         places::TESTS,

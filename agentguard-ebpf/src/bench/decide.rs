@@ -16,6 +16,8 @@ mod atomic;
 mod emit;
 #[path = "../enforce.rs"]
 mod enforce;
+#[path = "../flow.rs"]
+mod flow;
 #[path = "../fold.rs"]
 mod fold;
 #[path = "../hash.rs"]

@@ -15,7 +15,7 @@ use crate::address::{self, Destination};
 use crate::emit::{self, Connection, Subjected};
 use crate::kernel::{AbstractName, Dentry, Sock};
 use crate::path::{self, Found};
-use crate::{kept, resolver, server_name, socket};
+use crate::{flow, kept, resolver, server_name, socket};
 
 /// `IPPROTO_TCP`, `IPPROTO_UDP`
 const TCP: u16 = 6;
@@ -42,6 +42,7 @@ pub fn connect(tag: &Tag, to: &Destination, own: Option<&SocketRecord>) -> i32 {
     if let Some(own) = own
         && again.is_none()
     {
+        socket::set_maker(own, flow::maker());
         let flags = server_name::flags(policy, to);
         if matches!(decision.verdict, Verdict::Allow) {
             socket::set_flow(own, flow(&subject, to), policy.generation, flags);

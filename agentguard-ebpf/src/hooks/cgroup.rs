@@ -16,7 +16,7 @@ use aya_ebpf::programs::{SkBuffContext, SockAddrContext, SockContext};
 use crate::address::{self, Destination};
 use crate::enforce::net::Answerer;
 use crate::kernel::LSM_ATTACHED;
-use crate::{emit, enforce, resolver, server_name, socket};
+use crate::{emit, enforce, flow, resolver, server_name, socket};
 
 /// 127.0.0.1
 const LOCALHOST: u32 = 0x7f00_0001;
@@ -48,7 +48,58 @@ pub fn cgroup_egress(ctx: SkBuffContext) -> i32 {
     if socket::is_asking(own) {
         asks(&ctx, own);
     }
+    // SAFETY: a socket that was checked for null.
+    if is_datagram(unsafe { (*sock).protocol }) {
+        counts::<true>(&ctx, own, to);
+    }
     1
+}
+
+/// A packet on its way in: only datagrams are counted here, and nothing is decided.
+#[cgroup_skb(ingress)]
+pub fn cgroup_ingress(ctx: SkBuffContext) -> i32 {
+    // SAFETY: the context; the verifier rewrites the access.
+    let sock = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
+    if sock.is_null() {
+        return 1;
+    }
+    // SAFETY: helper on a socket that was checked for null.
+    let sock = unsafe { bpf_sk_fullsock(sock) };
+    // SAFETY: checked for null.
+    if sock.is_null() || !is_datagram(unsafe { (*sock).protocol }) {
+        return 1;
+    }
+    if let Some(own) = socket::record(sock.cast()) {
+        counts::<false>(&ctx, own, None);
+    }
+    1
+}
+
+/// UDP and UDP-Lite.
+#[inline(always)]
+fn is_datagram(protocol: u32) -> bool {
+    matches!(protocol, 17 | 136)
+}
+
+/// Counts a datagram, to `with` or to where its head says. (On its own, for the stack's sake.)
+#[inline(never)]
+fn counts<const SENT: bool>(ctx: &SkBuffContext, own: &SocketRecord, with: Option<Destination>) {
+    const HEAD: u32 = 8;
+    let Some(ends) = ends(ctx) else {
+        return;
+    };
+    // SAFETY: the context; the verifier rewrites the access.
+    let all = unsafe { (*ctx.skb.skb).len };
+    let (address, port) = if SENT { (ends.to, ends.to_port) } else { (ends.from, ends.from_port) };
+    let there = Destination {
+        address,
+        port,
+        family: if address.is_v4 { address::INET } else { address::INET6 },
+        transport: Transport::from_ip_protocol(u16::from(ends.protocol)),
+        protocol: u16::from(ends.protocol),
+    };
+    let bytes = all.saturating_sub(ends.behind as u32 + HEAD);
+    flow::datagram(own, &with.unwrap_or(there), bytes, SENT);
 }
 
 /// Notes who asks the daemon's resolver. (On its own, for the stack's sake.)
@@ -62,6 +113,27 @@ fn asks(ctx: &SkBuffContext, own: &SocketRecord) {
 /// Where a packet comes from, if it goes to the daemon's resolver.
 #[inline(always)]
 fn asks_here(ctx: &SkBuffContext) -> Option<AskerKey> {
+    let Ends { from, to, from_port, to_port, protocol, .. } = ends(ctx)?;
+    if !matches!(protocol, 6 | 17) || !resolver::is_here(&to, to_port) {
+        return None;
+    }
+    let is_v4 = u8::from(from.is_v4);
+    Some(AskerKey { address: from.words, port: from_port, protocol, is_v4 })
+}
+
+/// From where to where a packet goes.
+struct Ends {
+    from: Address,
+    to: Address,
+    from_port: u16,
+    to_port: u16,
+    protocol: u8,
+    /// Where its transport's head is.
+    behind: usize,
+}
+
+#[inline(always)]
+fn ends(ctx: &SkBuffContext) -> Option<Ends> {
     let head = ctx.load::<[u8; 20]>(0).ok()?;
     let is_v4 = head[0] >> 4 == 4;
     let (protocol, behind) = if is_v4 { (head[9], 20) } else { (head[6], 40) };
@@ -72,12 +144,9 @@ fn asks_here(ctx: &SkBuffContext) -> Option<AskerKey> {
         (v6_at(ctx, 8)?, v6_at(ctx, 24)?)
     };
     let ports = ctx.load::<[u8; 4]>(behind).ok()?;
-    let port = u16::from_be_bytes([ports[0], ports[1]]);
-    let at = u16::from_be_bytes([ports[2], ports[3]]);
-    if !matches!(protocol, 6 | 17) || !resolver::is_here(&to, at) {
-        return None;
-    }
-    Some(AskerKey { address: from.words, port, protocol, is_v4: u8::from(is_v4) })
+    let from_port = u16::from_be_bytes([ports[0], ports[1]]);
+    let to_port = u16::from_be_bytes([ports[2], ports[3]]);
+    Some(Ends { from, to, from_port, to_port, protocol, behind })
 }
 
 #[inline(always)]

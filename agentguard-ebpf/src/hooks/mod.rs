@@ -7,6 +7,7 @@ mod descriptor;
 mod enrol;
 mod exec;
 mod file;
+mod flow;
 mod mount;
 mod net;
 mod process;

@@ -10,7 +10,7 @@ use aya_ebpf::programs::LsmContext;
 
 use crate::address::{self, Destination, Given};
 use crate::kernel::{self, Argument, Packet, Sock, Socket};
-use crate::{emit, enforce, socket, verifier};
+use crate::{emit, enforce, flow, socket, verifier};
 
 const ENOMEM: i32 = 12;
 const SOCK_STREAM: u16 = 1;
@@ -147,9 +147,17 @@ pub fn sock_graft(ctx: LsmContext) -> i32 {
     };
     let sock = Sock::from_argument(ctx.arg(0));
     let inet = matches!(sock.family(), address::INET | address::INET6);
-    if inet && !socket::make(tag, socket::of(sock), socket_flag::INBOUND) {
+    if !inet {
+        return 0;
+    }
+    if !socket::make(tag, socket::of(sock), socket_flag::INBOUND) {
         // It is then decided at each use.
         emit::count(Counter::SocketUntagged);
+    } else if let Some(own) = socket::record(socket::of(sock))
+        && own.began_ns == 0
+    {
+        // Nobody's socket was listening.
+        flow::began(own);
     }
     0
 }

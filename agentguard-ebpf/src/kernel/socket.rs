@@ -27,6 +27,9 @@ impl File {
     }
 }
 
+/// Bit of `sk_flags`: the peer has ended its side (include/net/sock.h).
+const SOCK_DONE: u32 = 1;
+
 impl Sock {
     /// IP protocol number.
     #[inline(always)]
@@ -96,6 +99,18 @@ impl Sock {
             transport: Transport::from_ip_protocol(protocol),
             protocol,
         })
+    }
+
+    /// Bytes of a connection of TCP that it sent, each once, and that it received.
+    #[inline(always)]
+    pub fn exchanged(self) -> Option<(u64, u64)> {
+        let tcp = verifier::number(self.0 as u64);
+        let sent: u64 = probe(tcp.wrapping_add(offset::<TCP_BYTES_SENT>()))?;
+        let again: u64 = probe(tcp.wrapping_add(offset::<TCP_BYTES_AGAIN>()))?;
+        let received: u64 = probe(tcp.wrapping_add(offset::<TCP_BYTES_RECEIVED>()))?;
+        // The peer's end has a number, and the kernel counts it as a byte.
+        let end = self.load::<SK_FLAGS, u64>() >> SOCK_DONE & 1;
+        Some((sent.saturating_sub(again), received.saturating_sub(end)))
     }
 
     /// As a unix socket, if it is one.

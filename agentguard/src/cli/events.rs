@@ -80,6 +80,7 @@ fn describe(event: &Value) -> Vec<(Colour, String)> {
             format!("exec   {}", event["object"]["path"].as_str().unwrap_or("?")),
         )),
         Some("exit") => parts.push((Colour::Plain, exit(event))),
+        Some("flow") => parts.push((Colour::Plain, flow(event))),
         Some(kind) => parts.push((Colour::Head, kind.to_owned())),
         None => parts.push((Colour::Plain, "?".to_owned())),
     }
@@ -137,6 +138,33 @@ fn place(object: &Value) -> String {
     };
     let protocol = object["protocol"].as_str().unwrap_or("?");
     format!("{host}:{}/{protocol}", object["port"])
+}
+
+/// What went to and fro, with whom, and for how long.
+fn flow(event: &Value) -> String {
+    let object = &event["object"];
+    let (from_or_to, state) = match event["direction"].as_str() {
+        Some("inbound") => ("from", event["state"].as_str().unwrap_or("?")),
+        Some(_) => ("to", event["state"].as_str().unwrap_or("?")),
+        None => ("with", ""),
+    };
+    let server = match object["server_name"].as_str() {
+        Some(server) => format!(" as {server}"),
+        None => String::new(),
+    };
+    let times = match event["count"].as_u64() {
+        Some(count) if count > 1 => format!(" x{count}"),
+        _ => String::new(),
+    };
+    format!(
+        "flow   {from_or_to} {}{server}{times}  {} bytes sent, {} received, {:.1} s {state}",
+        place(object),
+        event["sent_bytes"],
+        event["received_bytes"],
+        event["duration_seconds"].as_f64().unwrap_or_default(),
+    )
+    .trim_end()
+    .to_owned()
 }
 
 fn exit(event: &Value) -> String {

@@ -14,6 +14,8 @@ const PROCESSES: usize = 65_536;
 #[derive(Default)]
 pub(super) struct Processes {
     by_pid: HashMap<u32, Program>,
+    /// Those that exited a moment ago: what the kernel collects is told after their exit.
+    gone: [HashMap<u32, Program>; 2],
 }
 
 struct Program {
@@ -29,13 +31,29 @@ impl Processes {
     }
 
     pub fn exited(&mut self, serial: u64, pid: u32) {
-        if self.of(serial, pid).is_some() {
-            self.by_pid.remove(&pid);
+        if self.of(serial, pid).is_some()
+            && let Some(program) = self.by_pid.remove(&pid)
+        {
+            self.gone[0].insert(pid, program);
         }
     }
 
+    /// A second has passed: those that exited before it are forgotten.
+    pub fn grow_older(&mut self) {
+        self.gone[1] = std::mem::take(&mut self.gone[0]);
+    }
+
+    /// The program of a process that may have exited a moment ago.
+    pub fn program_once(&self, serial: u64, pid: u32) -> Option<Arc<str>> {
+        let gone = || self.gone.iter().find_map(|gone| of(gone, serial, pid));
+        self.of(serial, pid).or_else(gone)
+    }
+
     pub fn run_ended(&mut self, serial: u64) {
-        self.by_pid.retain(|_, program| program.serial != serial);
+        let [fresh, old] = &mut self.gone;
+        for programs in [&mut self.by_pid, fresh, old] {
+            programs.retain(|_, program| program.serial != serial);
+        }
     }
 
     /// The program of a process; a forked one is remembered with its parent's.
@@ -49,11 +67,15 @@ impl Processes {
     }
 
     fn of(&self, serial: u64, pid: u32) -> Option<Arc<str>> {
-        self.by_pid
-            .get(&pid)
-            .filter(|program| program.serial == serial)
-            .map(|program| Arc::clone(&program.exe))
+        of(&self.by_pid, serial, pid)
     }
+}
+
+fn of(programs: &HashMap<u32, Program>, serial: u64, pid: u32) -> Option<Arc<str>> {
+    programs
+        .get(&pid)
+        .filter(|program| program.serial == serial)
+        .map(|program| Arc::clone(&program.exe))
 }
 
 #[cfg(test)]
@@ -75,6 +97,19 @@ mod tests {
         );
         processes.exited(7, 11);
         assert_eq!(processes.program(7, 11, 1), None);
+    }
+
+    #[test]
+    fn an_exit_is_remembered_for_what_is_told_after_it() {
+        let mut processes = Processes::default();
+        processes.started(7, 10, "/usr/bin/curl".into());
+        processes.exited(7, 10);
+        processes.grow_older();
+        let exe = processes.program_once(7, 10);
+        assert_eq!(exe.as_deref(), Some("/usr/bin/curl"));
+        assert_eq!(processes.program_once(8, 10), None);
+        processes.grow_older();
+        assert_eq!(processes.program_once(7, 10), None);
     }
 
     #[test]

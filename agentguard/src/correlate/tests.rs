@@ -1,4 +1,5 @@
-use agentguard_common::event::{Kind as RecordKind, flag};
+use agentguard_common::event::{Kind as RecordKind, NetTail, flag};
+use agentguard_common::flow::{Flow, FlowKey, FlowSide, FlowState, NamedFlow};
 use agentguard_common::verb::Verb;
 use agentguard_common::verdict::{Reason, Verdict};
 use expect_test::{Expect, expect};
@@ -297,4 +298,75 @@ fn the_end_of_a_run_is_no_event_here_and_forgetting_it_forgets_its_processes() {
         event(&mut correlator, &raw).unwrap().process.unwrap().exe,
         None
     );
+}
+
+#[test]
+fn a_flow_has_its_place_its_names_and_its_bytes() {
+    let mut correlator = correlator();
+    correlator.learn_process(TAG.run_serial, 4711, "/usr/bin/curl");
+    let given = ["192.0.2.7".parse().unwrap()];
+    correlator.learn_name(TAG.run_serial, &"api.example".into(), &given);
+    let mut named = NamedFlow {
+        flow: Flow {
+            first_ns: 1_000_000_000,
+            last_ns: 3_500_000_000,
+            sent: 100,
+            received: 2_000,
+            count: 2,
+            agent: TAG.agent,
+            generation: 1,
+            pid: 4711,
+            state: FlowState::Closed as u8,
+            side: FlowSide::Outbound as u8,
+            reserved: 0,
+            with: NetTail {
+                address: [0xc000_0207, 0, 0, 0],
+                port: 443,
+                family: 2,
+                transport: 0,
+                is_v4: 1,
+                protocol: 6,
+            },
+        },
+        name_len: 11,
+        name: [0; 256],
+    };
+    named.name[..11].copy_from_slice(b"cdn.example");
+    let key = FlowKey {
+        run_serial: TAG.run_serial,
+        what: 1,
+    };
+    let clock = Clock::booted_at(Timestamp::from_nanos(1_800_000_000_000_000_000));
+    let event = correlator.flow(key, &named, clock);
+    let expected = expect![[r#"
+        {
+          "time": "2027-01-15T08:00:03.500000000Z",
+          "seq": 0,
+          "kind": "flow",
+          "agent": "coder",
+          "owner": "team@example.com",
+          "environment": "production",
+          "run": "01890a5d-ac96-774b-bcce-b302099a8057",
+          "parent_run": null,
+          "on_behalf_of": null,
+          "task": "TICKET-1",
+          "agent_version": "version-1",
+          "pid": 4711,
+          "exe": "/usr/bin/curl",
+          "object": {
+            "address": "192.0.2.7",
+            "port": 443,
+            "protocol": "tcp",
+            "name": "api.example",
+            "server_name": "cdn.example"
+          },
+          "direction": "outbound",
+          "state": "closed",
+          "started": "2027-01-15T08:00:01.000000000Z",
+          "duration_seconds": 2.5,
+          "sent_bytes": 100,
+          "received_bytes": 2000,
+          "count": 2
+        }"#]];
+    expected.assert_eq(&serde_json::to_string_pretty(&event).unwrap());
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use agentguard_common::counter::Counter;
 use agentguard_common::event::{Fold, FoldKey, Header, Kind, flag};
+use agentguard_common::flow::{FlowKey, NamedFlow};
 use agentguard_common::identity::{EnrolRequest, RunRecord, Tag, policy_flag, run_state};
 use agentguard_common::limits;
 use agentguard_common::names::map;
@@ -19,13 +20,14 @@ use agentguard_common::verdict::{Mode, Verdict};
 use aya::maps::{Map, MapData, RingBuf};
 
 use super::banks::Banks;
+use super::flows::Flows;
 use super::load::{self, Loaded, failed};
 use super::pins::{self, links_dir};
 use super::server_names::ServerNames;
 use super::table::Table;
 use super::{
-    Askers, DecisionCount, Fill, Hook, KernelError, KernelRun, LinkRow, NewRun, Options, Port,
-    Protection, RawRecord, protections, sock_diag, sys,
+    Askers, DecisionCount, Fill, Hook, KernelError, KernelRun, LinkRow, Look, NewRun, Options,
+    Port, Protection, RawRecord, protections, sock_diag, sys,
 };
 use crate::decode;
 use crate::policy::compile::Compiled;
@@ -48,6 +50,7 @@ pub struct Bpf {
     tasks: OwnedFd,
     enrol: OwnedFd,
     folds: OwnedFd,
+    flows: Flows,
     grants: OwnedFd,
     /// What is in `grants`, for the daemon alone writes it.
     granted: HashSet<GrantKey>,
@@ -82,6 +85,11 @@ pub fn open(options: &Options) -> Result<Bpf, KernelError> {
     let (counters, live) = (maps(map::COUNTERS)?, maps(map::LIVE)?);
     let (tasks, enrol) = (maps(map::TASKS)?, maps(map::ENROL)?);
     let folds = maps(map::FOLDS)?;
+    let flows = Flows::new(
+        maps(map::FLOWS)?,
+        maps(map::DATAGRAMS)?,
+        links_dir(options).join("flows"),
+    );
     let server_names = ServerNames::new(maps(map::SERVER_NAMES)?);
     let (grants, askers) = (maps(map::GRANTS)?, maps(map::ASKERS)?);
     let granted = sys::keys(grants.as_fd())
@@ -105,6 +113,7 @@ pub fn open(options: &Options) -> Result<Bpf, KernelError> {
         tasks,
         enrol,
         folds,
+        flows,
         grants,
         granted: granted.into_iter().collect(),
         server_names,
@@ -117,11 +126,12 @@ pub fn open(options: &Options) -> Result<Bpf, KernelError> {
 }
 
 /// A file descriptor of a map of its own, whatever type aya takes it for.
-fn fd(object: &aya::Ebpf, name: &str) -> Result<OwnedFd, KernelError> {
+pub(super) fn fd(object: &aya::Ebpf, name: &str) -> Result<OwnedFd, KernelError> {
     let Some(
         Map::Array(data)
         | Map::HashMap(data)
         | Map::LruHashMap(data)
+        | Map::SkStorage(data)
         | Map::RingBuf(data)
         | Map::Unsupported(data),
     ) = object.map(name)
@@ -313,6 +323,10 @@ impl Port for Bpf {
             tracing::error!("the counts of repeated decisions cannot be read: {error}");
             Vec::new()
         })
+    }
+
+    fn take_flows(&mut self, look: Look) -> Vec<(FlowKey, NamedFlow)> {
+        self.flows.take(look)
     }
 
     fn put_links(

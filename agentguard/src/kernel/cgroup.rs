@@ -12,6 +12,9 @@ use super::load::{failed, missing};
 /// A link always allows others beside it; this is for attaching without one.
 const MODE: CgroupAttachMode = CgroupAttachMode::Single;
 
+/// The one program for packets that come in.
+const INGRESS: &str = "cgroup_ingress";
+
 /// Loads a program; the outer error: the object does not have it.
 ///
 /// # Errors
@@ -49,9 +52,13 @@ pub fn attach(object: &mut Ebpf, name: &str, cgroup: File) -> Result<FdLink, Ker
             link.try_into().map_err(|error| refused(&error))
         }
         Program::CgroupSkb(program) => {
-            let egress = CgroupSkbAttachType::Egress;
+            // aya wants to be told what the program's section says.
+            let way = match name {
+                INGRESS => CgroupSkbAttachType::Ingress,
+                _ => CgroupSkbAttachType::Egress,
+            };
             let id = program
-                .attach(cgroup, egress, MODE)
+                .attach(cgroup, way, MODE)
                 .map_err(|error| refused(&error))?;
             let link = program.take_link(id).map_err(|error| refused(&error))?;
             link.try_into().map_err(|error| refused(&error))

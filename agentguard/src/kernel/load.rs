@@ -5,7 +5,10 @@
 //! a later daemon attaches its own programs first and only then replaces the
 //! pinned links, so there is no moment without a program.
 
+use std::ffi::CString;
 use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use aya::programs::links::FdLink;
@@ -14,16 +17,18 @@ use aya::{Ebpf, EbpfLoader};
 
 use super::btf::{self, Btf};
 use super::fields;
-use super::pins::{WITHOUT_NAMES, links_dir, maps_dir, pin, prepare_pins, remove_stale_links};
+use super::pins::{
+    WITHOUT_NAMES, links_dir, maps_dir, pin, pin_with, prepare_pins, remove_stale_links,
+};
 use super::probe::{self, Host};
 use super::programs::{Attach, PROGRAMS, Program, Role};
-use super::{Hook, KernelError, Options, cgroup};
+use super::{Hook, KernelError, Options, cgroup, sys};
 
 /// The object that `cargo xtask build-ebpf` builds.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("agentguard.bpf.o");
 
 /// Maps that are pinned: everything but constants.
-pub const PINNED_MAPS: [&str; 28] = {
+pub const PINNED_MAPS: [&str; 30] = {
     use agentguard_common::names::map;
     [
         map::TASKS,
@@ -32,6 +37,8 @@ pub const PINNED_MAPS: [&str; 28] = {
         map::GRANTS,
         map::SERVER_NAMES,
         map::READINGS,
+        map::FLOWS,
+        map::DATAGRAMS,
         map::ASKERS,
         map::RESOLVER,
         map::LIVE,
@@ -375,6 +382,9 @@ fn place(
             let link = typed.take_link(id).map_err(|error| failed(&what, &error))?;
             link.try_into().map_err(|error| failed(&what, &error))?
         }
+        Attach::SocketIterator(map) => {
+            return place_iterator(object, program, map, options, aya_btf);
+        }
         Attach::Cgroup => {
             let root = options
                 .cgroup_root
@@ -391,6 +401,29 @@ fn place(
         }
     };
     pin(link, &links_dir(options), program.name)
+}
+
+/// Loads an iterator over a map's sockets, and pins its link: aya makes none over a map.
+fn place_iterator(
+    object: &mut Ebpf,
+    program: &Program,
+    map: &str,
+    options: &Options,
+    aya_btf: &aya::Btf,
+) -> Result<(), KernelError> {
+    let what = format!("loading {}", program.name);
+    let name = program.attach_name();
+    let typed: &mut Iter = typed(object, program.name)?;
+    typed
+        .load(name, aya_btf)
+        .map_err(|error| failed(&what, &error))?;
+    let loaded = typed.fd().map_err(|error| failed(&what, &error))?;
+    let loaded = loaded.try_clone().map_err(|error| failed(&what, &error))?;
+    let of = super::bpf::fd(object, map)?;
+    pin_with(&links_dir(options), program.name, |at| {
+        let at = CString::new(at.as_os_str().as_bytes()).map_err(std::io::Error::other)?;
+        sys::pin_map_iterator(loaded.as_fd(), of.as_fd(), &at)
+    })
 }
 
 pub(super) fn typed<'a, T>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut T, KernelError>

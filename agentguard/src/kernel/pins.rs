@@ -80,10 +80,18 @@ pub(super) fn follow_names(
 
 /// Pins a link, replacing an older one in one step. (bpffs allows no dots in names.)
 pub(super) fn pin(link: FdLink, dir: &Path, name: &str) -> Result<(), KernelError> {
+    pin_with(dir, name, |at| link.pin(at).map(drop))
+}
+
+/// The same for what pins itself.
+pub(super) fn pin_with<E: std::error::Error>(
+    dir: &Path,
+    name: &str,
+    pin: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), KernelError> {
     let fresh = dir.join(format!("{name}_new"));
     let _ = fs::remove_file(&fresh);
-    link.pin(&fresh)
-        .map_err(|error| failed(&format!("pinning {}", fresh.display()), &error))?;
+    pin(&fresh).map_err(|error| failed(&format!("pinning {}", fresh.display()), &error))?;
     let path = dir.join(name);
     fs::rename(&fresh, &path)
         .map_err(|error| failed(&format!("pinning {}", path.display()), &error))

@@ -1,6 +1,8 @@
 //! The programs of the kernel object and where they attach: the userspace twin
 //! of agentguard-ebpf's table of contents.
 
+use agentguard_common::names::map;
+
 use super::btf::Btf;
 
 /// Where a program attaches.
@@ -12,6 +14,8 @@ pub enum Attach {
     Tracepoint(&'static str),
     /// A task iterator, run by reading its pin.
     TaskIterator,
+    /// An iterator over the sockets that have an element in a map, run by reading its pin.
+    SocketIterator(&'static str),
     /// The root cgroup.
     Cgroup,
 }
@@ -98,7 +102,7 @@ const fn names(name: &'static str) -> Program {
 
 /// All programs, inheritance first: a task is never decided about before its
 /// children would be tagged.
-pub const PROGRAMS: [Program; 66] = [
+pub const PROGRAMS: [Program; 69] = [
     lsm("task_alloc", "task_alloc", 2, "identity"),
     lsm("task_free", "task_free", 1, "identity"),
     Program {
@@ -182,6 +186,17 @@ pub const PROGRAMS: [Program; 66] = [
     names("cgroup_getpeername4"),
     names("cgroup_getpeername6"),
     second("cgroup_egress"),
+    second("cgroup_ingress"),
+    Program {
+        name: "flow_state",
+        attach: Attach::Tracepoint("inet_sock_set_state"),
+        role: Role::Core,
+    },
+    Program {
+        name: "flows",
+        attach: Attach::SocketIterator(map::SOCKETS),
+        role: Role::Core,
+    },
 ];
 
 impl Program {
@@ -192,6 +207,7 @@ impl Program {
             Attach::Lsm(hook, _) => hook,
             Attach::Tracepoint(name) => name,
             Attach::TaskIterator => "task",
+            Attach::SocketIterator(_) => "bpf_sk_storage_map",
             Attach::Cgroup => self.name.strip_prefix("cgroup_").unwrap_or(self.name),
         }
     }

@@ -1,14 +1,17 @@
-//! The few `bpf(2)` commands that aya does not wrap: task storage by pidfd, and
-//! batched updates. Source: include/uapi/linux/bpf.h.
+//! The few `bpf(2)` commands that aya does not wrap: task storage by pidfd, batched
+//! updates, and iterators over a map. Source: include/uapi/linux/bpf.h.
 
+use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 const MAP_LOOKUP_ELEM: i64 = 1;
 const MAP_DELETE_ELEM: i64 = 3;
 const MAP_GET_NEXT_KEY: i64 = 4;
+const OBJ_PIN: i64 = 6;
 const MAP_LOOKUP_AND_DELETE_BATCH: i64 = 25;
 const MAP_UPDATE_BATCH: i64 = 26;
+const LINK_CREATE: i64 = 28;
 
 /// `union bpf_attr` for commands on one element.
 #[repr(C)]
@@ -35,7 +38,7 @@ struct Batch {
     flags: u64,
 }
 
-fn bpf<T>(command: i64, attributes: &mut T) -> io::Result<()> {
+fn bpf<T>(command: i64, attributes: &mut T) -> io::Result<i64> {
     let size = size_of::<T>();
     // SAFETY: `attributes` is a live, correctly laid out attribute block of `size`
     // bytes; the pointers inside it are to buffers that the callers below keep alive.
@@ -50,7 +53,7 @@ fn bpf<T>(command: i64, attributes: &mut T) -> io::Result<()> {
     if result < 0 {
         Err(io::Error::last_os_error())
     } else {
-        Ok(())
+        Ok(result)
     }
 }
 
@@ -72,7 +75,7 @@ pub fn lookup<K: aya::Pod, V: aya::Pod>(map: BorrowedFd<'_>, key: &K) -> io::Res
     };
     match bpf(MAP_LOOKUP_ELEM, &mut attributes) {
         // SAFETY: the kernel filled it in; it was zeroed, and any bits are a valid Pod.
-        Ok(()) => Ok(Some(unsafe { value.assume_init() })),
+        Ok(_) => Ok(Some(unsafe { value.assume_init() })),
         Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => Ok(None),
         Err(error) => Err(error),
     }
@@ -110,7 +113,7 @@ pub fn keys<K: aya::Pod>(map: BorrowedFd<'_>) -> io::Result<Vec<K>> {
         };
         match bpf(MAP_GET_NEXT_KEY, &mut attributes) {
             // SAFETY: as in `lookup`.
-            Ok(()) => keys.push(unsafe { next.assume_init() }),
+            Ok(_) => keys.push(unsafe { next.assume_init() }),
             Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => return Ok(keys),
             Err(error) => return Err(error),
         }
@@ -137,7 +140,7 @@ pub fn update_batch<K: aya::Pod, V: aya::Pod>(
         map_fd: raw(map),
         ..Batch::default()
     };
-    bpf(MAP_UPDATE_BATCH, &mut attributes)
+    bpf(MAP_UPDATE_BATCH, &mut attributes).map(drop)
 }
 
 /// Takes every element out of a hash map. Elements added meanwhile may or may not be
@@ -169,7 +172,7 @@ pub fn take_all<K: aya::Pod, V: aya::Pod>(map: BorrowedFd<'_>) -> io::Result<Vec
         };
         let answer = bpf(MAP_LOOKUP_AND_DELETE_BATCH, &mut attributes);
         let is_last = match answer {
-            Ok(()) => false,
+            Ok(_) => false,
             Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => true,
             Err(error) => return Err(error),
         };
@@ -185,6 +188,58 @@ pub fn take_all<K: aya::Pod, V: aya::Pod>(map: BorrowedFd<'_>) -> io::Result<Vec
             return Ok(taken);
         }
     }
+}
+
+/// Makes an iterator over the elements of a map, and pins it: each time that the file is
+/// read, the program runs for every element.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn pin_map_iterator(program: BorrowedFd<'_>, map: BorrowedFd<'_>, at: &CStr) -> io::Result<()> {
+    /// `BPF_TRACE_ITER`
+    const TRACE_ITER: u32 = 28;
+    #[repr(C)]
+    struct Link {
+        program: u32,
+        target: u32,
+        attach_type: u32,
+        flags: u32,
+        info: u64,
+        info_len: u32,
+        pad: u32,
+    }
+    #[repr(C)]
+    struct Pin {
+        path: u64,
+        fd: u32,
+        flags: u32,
+    }
+    // `union bpf_iter_link_info`
+    let info = raw(map);
+    let link = bpf(
+        LINK_CREATE,
+        &mut Link {
+            program: raw(program),
+            target: 0,
+            attach_type: TRACE_ITER,
+            flags: 0,
+            info: std::ptr::from_ref(&info) as u64,
+            info_len: size_of::<u32>() as u32,
+            pad: 0,
+        },
+    )?;
+    let link = i32::try_from(link).map_err(io::Error::other)?;
+    // SAFETY: a descriptor that the kernel just gave to this process.
+    let link = unsafe { OwnedFd::from_raw_fd(link) };
+    bpf(
+        OBJ_PIN,
+        &mut Pin {
+            path: at.as_ptr() as u64,
+            fd: raw(link.as_fd()),
+            flags: 0,
+        },
+    )?;
+    Ok(())
 }
 
 /// Waits until every program that was running when this was called has ended:

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use agentguard_common::counter::Counter as KernelCounter;
+use agentguard_common::flow::FlowState;
 use agentguard_common::verb::Verb;
 use agentguard_common::verdict::{Mode, Verdict};
 use prometheus::core::Collector;
@@ -15,7 +16,7 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use prometheus::{Encoder, IntCounter, IntCounterVec, Opts, TextEncoder};
 
 use crate::clock::Timestamp;
-use crate::event::Kind;
+use crate::event::{Flow, Identity, Kind};
 use crate::kernel::{Fill, Hook, Protection, ProtectionStatus};
 use crate::names::{Count, Counters};
 use crate::sinks::ledger::HealthReport;
@@ -24,6 +25,8 @@ use crate::sinks::ledger::HealthReport;
 pub struct Metrics {
     events: IntCounterVec,
     drops: IntCounterVec,
+    flows: IntCounterVec,
+    flow_bytes: IntCounterVec,
     runs_started: IntCounter,
     load_failures: IntCounter,
     names: OnceLock<Arc<Counters>>,
@@ -101,9 +104,25 @@ impl Metrics {
         for reason in DROP_REASONS {
             drops.with_label_values(&[reason]);
         }
+        let flows = IntCounterVec::new(
+            Opts::new(
+                "agentguard_flows_total",
+                "Flows of agents that ended since the daemon started; of datagrams, those of a minute with one place are one.",
+            ),
+            &["agent", "environment", "owner", "protocol", "state"],
+        )?;
+        let flow_bytes = IntCounterVec::new(
+            Opts::new(
+                "agentguard_flow_bytes_total",
+                "Bytes of payload that agents sent and received since the daemon started.",
+            ),
+            &["agent", "direction", "environment", "owner", "protocol"],
+        )?;
         Ok(Self {
             events,
             drops,
+            flows,
+            flow_bytes,
             runs_started: IntCounter::new(
                 "agentguard_runs_started_total",
                 "Runs started since the daemon started.",
@@ -130,6 +149,25 @@ impl Metrics {
     /// Events were dropped for one of [`DROP_REASONS`].
     pub fn count_drop(&self, reason: &'static str, count: u64) {
         self.drops.with_label_values(&[reason]).inc_by(count);
+    }
+
+    /// Something is known of an agent's flows.
+    pub fn count_flow(&self, of: &Identity, flow: &Flow) {
+        let protocol = flow.object.protocol.as_str();
+        let (agent, environment, owner) = (
+            of.agent.as_str(),
+            of.environment.as_str(),
+            of.owner.as_str(),
+        );
+        for (direction, bytes) in [("sent", flow.sent_bytes), ("received", flow.received_bytes)] {
+            let labels = [agent, direction, environment, owner, protocol];
+            self.flow_bytes.with_label_values(&labels).inc_by(bytes);
+        }
+        // Of a connection that goes on, its end is what counts.
+        if flow.state != FlowState::Open.name() || flow.direction.is_none() {
+            let labels = [agent, environment, owner, protocol, flow.state];
+            self.flows.with_label_values(&labels).inc_by(flow.count);
+        }
     }
 
     /// A run was started.
@@ -172,6 +210,8 @@ impl Metrics {
         families.extend(scalars(snapshot));
         families.extend(process());
         families.extend(self.events.collect());
+        families.extend(self.flows.collect());
+        families.extend(self.flow_bytes.collect());
         families.extend(self.runs_started.collect());
         families.extend(self.load_failures.collect());
         families.retain(|family| !family.get_metric().is_empty());

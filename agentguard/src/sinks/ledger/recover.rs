@@ -204,7 +204,7 @@ fn count(path: &Path, counted: u64, into: &mut Recovered) -> io::Result<()> {
                 // The resolver's: no record of the kernel.
                 "decision" if line.pid.is_none() => 0,
                 // Repeats that were counted have no number of their own.
-                "decision" => line.count.unwrap_or(1),
+                "decision" | "flow" => line.count.unwrap_or(1),
                 _ => u64::from(line.run_seq.is_some()),
             };
             if stands_for > 0 {
