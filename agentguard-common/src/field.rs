@@ -110,6 +110,9 @@ fields! {
     UNIX_ADDRESS_NAME = "unix_address", "name";
     SKB_DATA = "sk_buff", "data";
     SKB_LEN = "sk_buff", "len";
+    SKB_HEAD = "sk_buff", "head";
+    SKB_NETWORK = "sk_buff", "network_header";
+    SKB_TRANSPORT = "sk_buff", "transport_header";
     MSG_NAME = "msghdr", "msg_name";
     TASK_FS = "task_struct", "fs";
     FS_PWD = "fs_struct", "pwd.dentry";

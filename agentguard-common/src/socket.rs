@@ -33,6 +33,11 @@ pub struct SocketRecord {
     pub told_sent: u64,
     /// Bytes that were told to have arrived.
     pub told_received: u64,
+    /// The policy generation under which a packet of its connection was let through: until
+    /// there is another connection, the others go where that went. 0: none was.
+    pub settled: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 impl SocketRecord {
@@ -53,6 +58,8 @@ impl SocketRecord {
         told_ns: 0,
         told_sent: 0,
         told_received: 0,
+        settled: 0,
+        reserved: 0,
     };
 }
 
@@ -149,7 +156,7 @@ pub const fn leads_elsewhere(level: u32, option: u32) -> bool {
     }
 }
 
-const _: () = assert!(size_of::<SocketRecord>() == 88);
+const _: () = assert!(size_of::<SocketRecord>() == 96);
 
 #[cfg(test)]
 mod tests {

@@ -29,6 +29,8 @@ pub fn maker() -> u32 {
 /// A connection begins: its first packet is about to leave, or has come.
 #[inline(always)]
 pub fn began(own: &SocketRecord) {
+    // It may go elsewhere than the one before.
+    socket::set_settled(own, 0);
     let record = core::ptr::from_ref(own).cast_mut();
     // SAFETY: map memory; nobody else changes these while the connection is not there.
     unsafe {

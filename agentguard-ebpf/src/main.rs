@@ -48,7 +48,8 @@
 //! | `lsm/unix_stream_connect`, `unix_may_send` | the same | decide `connect` to unix sockets |
 //! | `lsm/netlink_send` | `netlink_send` | privilege `raw-sockets` for what changes something |
 //! | `cgroup_skb/egress` | `cgroup_egress` | the second line: packets of agents' sockets; the server that a connection names |
-//! | `cgroup_skb/ingress` | `cgroup_ingress` | count the bytes of datagrams that come |
+//! | `fentry/skb_consume_udp` | `datagram_taken` | count the bytes of datagrams that are taken |
+//! | `cgroup_skb/ingress` | `cgroup_ingress` | the same of those that come, where LSM programs are refused |
 //! | `tp_btf/inet_sock_set_state` | `flow_state` | when connections begin and end, and what went through them |
 //! | `iter/bpf_sk_storage_map` | `flows` | the same of those that go on, as the daemon asks |
 //! | `cgroup/sock_create` | `cgroup_sock_create` | as `socket_create` and `socket_post_create` where LSM programs are refused |

@@ -132,6 +132,7 @@ fn flags(record: &SocketRecord) -> u32 {
 #[inline(always)]
 pub fn set_flow(record: &SocketRecord, flow: u64, generation: u32, flags: u32) {
     let flags = flags | (self::flags(record) & socket_flag::CUT);
+    set_settled(record, 0);
     let record = core::ptr::from_ref(record).cast_mut();
     // SAFETY: whole words of map memory, which others may read.
     unsafe {
@@ -139,6 +140,25 @@ pub fn set_flow(record: &SocketRecord, flow: u64, generation: u32, flags: u32) {
         (&raw mut (*record).generation).write_volatile(generation);
         (&raw mut (*record).decided).write_volatile(flow);
     }
+}
+
+/// Whether a packet of the same connection was let through under this policy, and nothing is
+/// to be looked at in the packets.
+#[inline(always)]
+pub fn is_settled(record: &SocketRecord, generation: u32) -> bool {
+    const LOOKED_AT: u32 = socket_flag::ASKING | socket_flag::READING | socket_flag::CUT;
+    // SAFETY: a read of map memory, which others may write.
+    let settled = unsafe { (&raw const record.settled).read_volatile() };
+    settled == generation && generation != 0 && flags(record) & LOOKED_AT == 0
+}
+
+/// Sets the generation under which a packet of its connection was let through; 0: of another
+/// connection, nothing is known.
+#[inline(always)]
+pub fn set_settled(record: &SocketRecord, generation: u32) {
+    let record = core::ptr::from_ref(record).cast_mut();
+    // SAFETY: as above.
+    unsafe { (&raw mut (*record).settled).write_volatile(generation) };
 }
 
 /// Sets the flow anew under another policy; what else is known of the socket stays.

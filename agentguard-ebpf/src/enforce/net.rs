@@ -96,6 +96,19 @@ pub fn through(tag: &Tag, sock: Sock, own: Option<&SocketRecord>) -> i32 {
     conclude(&subjected, Settled::new(decision, Verb::Connect), &to)
 }
 
+/// Whether a connection goes on where a packet of it was let through before, and its run has
+/// all its rights. (What takes a hundred instructions here is taken from each packet.)
+#[inline(always)]
+pub fn goes_on(own: &SocketRecord) -> bool {
+    let Some((policy, run)) = records(&own.tag) else {
+        return false;
+    };
+    // SAFETY: as in `connect`.
+    let subject = Subject { tag: &own.tag, policy, run: unsafe { &*run } };
+    socket::is_settled(own, policy.generation)
+        && decision::standing(&subject, emit::now).is_none()
+}
+
 /// Decides about a packet of a run's own socket, whoever sends it off. `peer` is where the
 /// socket is connected to: the packet's own header may already name another place, because
 /// the host translates addresses. `detours`: the header says by which way it goes.
@@ -112,9 +125,18 @@ pub fn packet(own: &SocketRecord, peer: Option<Destination>, detours: bool) -> b
         (None, _) if policy.privileges & privilege::RAW_SOCKETS != 0 => return true,
         (None, _) if detours => Decision::deny(Reason::Privilege),
         // Also before somebody is accepted, when the socket is connected to nobody.
-        (None, _) if socket::is_inbound(own) => return true,
+        (None, to) if socket::is_inbound(own) => {
+            if to.is_some_and(|to| to.protocol == TCP) {
+                socket::set_settled(own, policy.generation);
+            }
+            return true;
+        }
         (None, Some(to)) => {
             if socket::is_flow(own, flow(&subject, &to)) {
+                // What begins elsewhere is told by `flow_state`, of TCP alone.
+                if to.protocol == TCP {
+                    socket::set_settled(own, policy.generation);
+                }
                 return true;
             }
             // It was decided and told when it began, and let through.

@@ -32,6 +32,10 @@ pub fn cgroup_egress(ctx: SkBuffContext) -> i32 {
     let Some(own) = socket::record(sock.cast()) else {
         return 1;
     };
+    let detours = detours(&ctx);
+    if !detours && enforce::net::goes_on(own) {
+        return 1;
+    }
     // The kernel runs these programs for whole sockets only.
     // SAFETY: helper on a socket that was checked for null.
     let sock = unsafe { bpf_sk_fullsock(sock) };
@@ -39,7 +43,7 @@ pub fn cgroup_egress(ctx: SkBuffContext) -> i32 {
         return 0;
     }
     let to = peer(sock);
-    if !enforce::net::packet(own, to, detours(&ctx)) {
+    if !enforce::net::packet(own, to, detours) {
         return 0;
     }
     if socket::is_read(own) {
@@ -185,11 +189,18 @@ fn detours(ctx: &SkBuffContext) -> bool {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
     const DESTINATION: u8 = 60;
-    match ctx.load::<[u8; 8]>(0) {
-        Ok(head) if head[0] == 0x45 => false,
-        Ok(head) if head[0] >> 4 == 6 => matches!(head[6], HOP_BY_HOP | ROUTING | DESTINATION),
-        _ => true,
+    // SAFETY: the context; the verifier rewrites the accesses.
+    let (at, end) = unsafe {
+        let skb = ctx.skb.skb;
+        ((*skb).data as usize, (*skb).data_end as usize)
+    };
+    if at + 8 > end {
+        return true;
     }
+    let head = at as *const u8;
+    // SAFETY: bytes of the packet, whose end was compared.
+    let (first, next) = unsafe { (*head, *head.add(6)) };
+    first != 0x45 && (first >> 4 != 6 || matches!(next, HOP_BY_HOP | ROUTING | DESTINATION))
 }
 
 /// `socket`

@@ -2,10 +2,10 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::macros::btf_tracepoint;
-use aya_ebpf::programs::BtfTracePointContext;
+use aya_ebpf::macros::{btf_tracepoint, fentry};
+use aya_ebpf::programs::{BtfTracePointContext, FEntryContext};
 
-use crate::kernel::{Argument, Sock};
+use crate::kernel::{Argument, Packet, Sock};
 use crate::{flow, socket};
 
 const TCP: u16 = 6;
@@ -34,6 +34,25 @@ pub fn flow_state(ctx: BtfTracePointContext) -> i32 {
         flow::began(own);
     } else {
         flow::ended(own, sock, old == SYN_SENT);
+    }
+    0
+}
+
+/// `void skb_consume_udp(struct sock *sk, struct sk_buff *skb, int len)`: somebody takes a
+/// datagram from a socket (which a packet's program would tell as well, at the price of
+/// looking at every packet of the host).
+#[fentry(function = "skb_consume_udp")]
+pub fn datagram_taken(ctx: FEntryContext) -> i32 {
+    let len: i32 = ctx.arg(2);
+    let sock = Sock::from_argument(ctx.arg(0));
+    // It is only looked at.
+    if len < 0 {
+        return 0;
+    }
+    if let Some(own) = socket::record(socket::of(sock))
+        && let Some((from, bytes)) = Packet::from_argument(ctx.arg(1)).datagram(sock)
+    {
+        flow::datagram(own, &from, bytes, false);
     }
     0
 }

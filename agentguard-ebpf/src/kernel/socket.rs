@@ -1,7 +1,7 @@
 //! Sockets.
 
 use agentguard_common::net::{Address, Transport};
-use agentguard_common::socket::{AF_INET6, AF_UNIX};
+use agentguard_common::socket::{AF_INET, AF_INET6, AF_UNIX};
 use aya_ebpf::helpers::generated::{bpf_skc_to_unix_sock, bpf_sock_from_file};
 
 use super::*;
@@ -185,5 +185,30 @@ impl Packet {
     #[inline(always)]
     pub fn bytes(self) -> (u64, u32) {
         (verifier::number(self.load::<SKB_DATA, _>()), self.load::<SKB_LEN, _>())
+    }
+
+    /// Where a datagram in a socket's queue comes from, and its bytes.
+    #[inline(always)]
+    pub fn datagram(self, of: Sock) -> Option<(Destination, u32)> {
+        let head = verifier::number(self.load::<SKB_HEAD, _>());
+        let network = head.wrapping_add(u64::from(self.load::<SKB_NETWORK, u16>()));
+        let transport = head.wrapping_add(u64::from(self.load::<SKB_TRANSPORT, u16>()));
+        let is_v4 = probe::<u8>(network)? >> 4 == 4;
+        let address = if is_v4 {
+            Address::v4(u32::from_be(probe(network.wrapping_add(12))?))
+        } else {
+            let [high, low] = probe::<[u64; 2]>(network.wrapping_add(8))?;
+            let (high, low) = (u64::from_be(high), u64::from_be(low));
+            Address::v6([(high >> 32) as u32, high as u32, (low >> 32) as u32, low as u32])
+        };
+        let protocol = of.protocol();
+        let from = Destination {
+            address,
+            port: u16::from_be(probe(transport)?),
+            family: if is_v4 { AF_INET } else { AF_INET6 },
+            transport: Transport::from_ip_protocol(protocol),
+            protocol,
+        };
+        Some((from, self.load::<SKB_LEN, _>()))
     }
 }

@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use aya::programs::links::FdLink;
-use aya::programs::{BtfTracePoint, Iter, Lsm};
+use aya::programs::{BtfTracePoint, FEntry, Iter, Lsm};
 use aya::{Ebpf, EbpfLoader};
 
 use super::btf::{self, Btf};
@@ -364,6 +364,17 @@ fn place(
         }
         Attach::Tracepoint(name) => {
             let typed: &mut BtfTracePoint = typed(object, program.name)?;
+            typed
+                .load(name, aya_btf)
+                .map_err(|error| failed(&what, &error))?;
+            let id = typed.attach().map_err(|error| failed(&what, &error))?;
+            typed
+                .take_link(id)
+                .map_err(|error| failed(&what, &error))?
+                .into()
+        }
+        Attach::Function(name) => {
+            let typed: &mut FEntry = typed(object, program.name)?;
             typed
                 .load(name, aya_btf)
                 .map_err(|error| failed(&what, &error))?;

@@ -12,6 +12,8 @@ pub enum Attach {
     Lsm(&'static str, usize),
     /// A tracepoint with typed arguments.
     Tracepoint(&'static str),
+    /// The beginning of a function of the kernel.
+    Function(&'static str),
     /// A task iterator, run by reading its pin.
     TaskIterator,
     /// An iterator over the sockets that have an element in a map, run by reading its pin.
@@ -102,7 +104,7 @@ const fn names(name: &'static str) -> Program {
 
 /// All programs, inheritance first: a task is never decided about before its
 /// children would be tagged.
-pub const PROGRAMS: [Program; 69] = [
+pub const PROGRAMS: [Program; 70] = [
     lsm("task_alloc", "task_alloc", 2, "identity"),
     lsm("task_free", "task_free", 1, "identity"),
     Program {
@@ -186,7 +188,12 @@ pub const PROGRAMS: [Program; 69] = [
     names("cgroup_getpeername4"),
     names("cgroup_getpeername6"),
     second("cgroup_egress"),
-    second("cgroup_ingress"),
+    cgroup("cgroup_ingress"),
+    Program {
+        name: "datagram_taken",
+        attach: Attach::Function("skb_consume_udp"),
+        role: Role::Lsm("network"),
+    },
     Program {
         name: "flow_state",
         attach: Attach::Tracepoint("inet_sock_set_state"),
@@ -205,7 +212,7 @@ impl Program {
     pub fn attach_name(&self) -> &'static str {
         match self.attach {
             Attach::Lsm(hook, _) => hook,
-            Attach::Tracepoint(name) => name,
+            Attach::Tracepoint(name) | Attach::Function(name) => name,
             Attach::TaskIterator => "task",
             Attach::SocketIterator(_) => "bpf_sk_storage_map",
             Attach::Cgroup => self.name.strip_prefix("cgroup_").unwrap_or(self.name),
