@@ -16,6 +16,7 @@ mod options;
 mod race;
 mod raw;
 mod rtnetlink;
+mod servers;
 mod spaces;
 mod tcp;
 mod udp;
@@ -47,5 +48,6 @@ pub fn all() -> Vec<Attempt> {
     ]
     .concat();
     all.extend(names::all());
+    all.extend(servers::all());
     all
 }
