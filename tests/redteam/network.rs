@@ -17,7 +17,7 @@ mod race;
 mod raw;
 mod rtnetlink;
 mod servers;
-mod spaces;
+pub mod spaces;
 mod tcp;
 mod udp;
 mod unix;

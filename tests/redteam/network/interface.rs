@@ -85,7 +85,7 @@ impl Interface {
             fs::write(path, value).with_context(|| format!("{path}: {value}"))?;
         }
         remove(NAME);
-        netlink::once(&netlink::new_link(NAME)).context("cannot make an interface")?;
+        netlink::make_link(NAME).context("cannot make an interface")?;
         address(&v4(Side::Allowed, 9), 32, &[])?;
         address(&v6(Side::Allowed, 9), 128, &[])?;
         for side in Side::BOTH {
