@@ -73,7 +73,7 @@ pub struct Reading {
     pub name_len: u32,
     /// Where it begins in `room`.
     pub name_at: u32,
-    /// Whether a name of a request line waits for the line to end.
+    /// HTTP: whether a name of the request line waits for the line to end. TLS: [`seen`].
     pub pending: u32,
     /// The length of `named`; 0: no name was found.
     pub named_len: u32,
@@ -127,6 +127,22 @@ pub mod stage {
     pub const BLANK: u32 = 18;
     /// Nothing: everything was read.
     pub const OVER: u32 = 19;
+    /// The head of a record that no client begins with.
+    pub const STRAY: u32 = 20;
+    /// TLS: the head of a record behind a hello, and the first byte in it.
+    pub const AGAIN: u32 = 21;
+    /// TLS: the head of what may be another hello, to the length of the session id.
+    pub const SECOND: u32 = 22;
+    /// HTTP: after a carriage return in a line.
+    pub const RETURN: u32 = 23;
+}
+
+/// [`Reading::pending`] in TLS.
+pub mod seen {
+    /// The hello says that data follow it at once.
+    pub const EARLY_DATA: u32 = 1;
+    /// A change of ciphers: what follows may be encrypted.
+    pub const CIPHER_CHANGE: u32 = 2;
 }
 
 /// What a piece said.
@@ -148,6 +164,21 @@ const VERSION: u64 = u64::from_le_bytes(*b" http/\0\0");
 /// [`Reading::matched`] when that has been read.
 const VERSION_READ: u32 = 6;
 const HOST: u32 = u32::from_le_bytes(*b"host");
+/// The head of a TLS record, and the first byte in it.
+const RECORD_HEAD: u32 = 6;
+const CLIENT_HELLO: u8 = 1;
+/// Less than the length of an encrypted end of a handshake: 12 bytes, 4 before, a tag of 8.
+const SHORTEST_END: u32 = 24;
+/// The extension of a hello that data follow at once (RFC 8446, 4.2.10).
+const EARLY_DATA: u32 = 42;
+
+/// Types of TLS records (RFC 8446, 5.1).
+mod record {
+    pub const CIPHER_CHANGE: u8 = 20;
+    pub const ALERT: u8 = 21;
+    pub const HANDSHAKE: u8 = 22;
+    pub const DATA: u8 = 23;
+}
 
 /// What methods are made of (RFC 9110, 5.6.2).
 #[inline(always)]
@@ -156,10 +187,14 @@ const fn is_token(byte: u8) -> bool {
         | b'^'..=b'z' | b'|' | b'~')
 }
 
-/// What servers take for a space in a request line (RFC 9112, 3).
+/// What servers take for a space in a request line (RFC 9112, 3), or skip before it: those
+/// that are written in Python, whatever that takes for one.
 #[inline(always)]
 const fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | 0x0b | 0x0c)
+    matches!(
+        byte,
+        b' ' | b'\t' | 0x0b | 0x0c | b'\r' | 0x1c..=0x1f | 0x85 | 0xa0
+    )
 }
 
 impl Reading {
@@ -208,9 +243,6 @@ impl Reading {
                 Step::Name => {
                     let at = self.name_at as usize;
                     name(&self.room[at..at + self.name_len as usize]);
-                    if self.is_over() {
-                        return Step::Done;
-                    }
                 }
                 end => return end,
             }
@@ -276,24 +308,39 @@ impl Reading {
             stage::FIRST => self.first_byte(),
             stage::POSTGRES => self.postgres(),
             stage::RECORD..=stage::NAME => self.hello(),
+            stage::STRAY => self.stray(),
+            stage::AGAIN | stage::SECOND => self.again(),
             _ => self.request(),
         }
     }
 
     #[inline(always)]
     fn first_byte(&mut self) -> Step {
-        const HANDSHAKE: u8 = 22;
         /// To the length of the session id, which it has.
         const HEAD: u32 = 43;
         self.start = self.at;
+        self.pending = 0;
         let next = self.at + 1;
         match self.byte(0) {
-            HANDSHAKE => self.ask(stage::RECORD, next, HEAD),
+            record::HANDSHAKE => self.ask(stage::RECORD, next, HEAD),
+            record::CIPHER_CHANGE | record::ALERT | record::DATA => self.ask(stage::STRAY, next, 4),
             0 => self.ask(stage::POSTGRES, next, 7),
             byte if is_token(byte) => self.ask(stage::METHOD, next, 1),
-            // Servers overlook empty lines before a request.
-            b'\r' | b'\n' => self.ask(stage::FIRST, next, 1),
+            // Servers overlook empty lines before a request, and spaces.
+            byte if byte == b'\n' || is_space(byte) => self.ask(stage::FIRST, next, 1),
             _ => Step::Done,
+        }
+    }
+
+    /// Some servers skip an empty change of ciphers (OpenSSL) or a warning (Go) before a
+    /// hello; no client sends that.
+    #[inline(always)]
+    fn stray(&mut self) -> Step {
+        let is_record = self.byte(0) == 3 && self.byte(1) <= 4 && self.short(2) <= 2;
+        if is_record {
+            Step::Unreadable
+        } else {
+            Step::Done
         }
     }
 
@@ -312,23 +359,19 @@ impl Reading {
 
     #[inline(always)]
     fn hello(&mut self) -> Step {
-        const CLIENT_HELLO: u8 = 1;
         let behind = self.at + self.want;
         match self.stage {
             stage::RECORD => {
-                let record = self.short(2);
-                let hello = self.short(5) << 8 | self.short(6) & 0xff;
-                let session = u32::from(self.byte(42));
+                let len = self.short(2);
+                // Servers skip empty records.
+                if len == 0 && self.byte(0) == 3 {
+                    return Step::Unreadable;
+                }
                 if self.byte(4) != CLIENT_HELLO {
                     return Step::Done;
                 }
-                // A hello in several records, or one that is longer than it says, is not what
-                // clients send.
-                if hello + 4 > record || session > 32 || record > 16_384 {
-                    return Step::Unreadable;
-                }
-                self.end = self.start + 9 + hello;
-                self.ask(stage::CIPHERS, behind + session, 2)
+                let hello = self.short(5) << 8 | self.short(6) & 0xff;
+                self.head(len, hello, self.byte(42))
             }
             stage::CIPHERS => self.ask(stage::COMPRESSION, behind + self.short(0), 1),
             stage::COMPRESSION => {
@@ -348,6 +391,9 @@ impl Reading {
                 let len = self.short(2);
                 if behind + len > self.end {
                     return Step::Unreadable;
+                }
+                if self.short(0) == EARLY_DATA {
+                    self.pending |= seen::EARLY_DATA;
                 }
                 if self.short(0) != 0 {
                     return self.extension(behind + len);
@@ -369,31 +415,79 @@ impl Reading {
                 self.name_at = PIECE_AT as u32;
                 match self.extension(behind) {
                     Step::Unreadable => Step::Unreadable,
-                    // The end is found when the next piece is taken.
                     _ => Step::Name,
                 }
             }
         }
     }
 
-    /// Asks for the next extension, if there is one.
+    /// Asks for the next extension or, if there is none, for what follows the hello.
     #[inline(always)]
     fn extension(&mut self, at: u32) -> Step {
         if at == self.end {
-            // Where a name ends the hello, there is no piece to find that out by.
-            self.stage = stage::EXTENSION;
-            self.at = at;
-            self.want = 0;
-            return Step::Done;
+            self.end = 0;
+            return self.ask(stage::AGAIN, at, RECORD_HEAD);
         }
         self.ask(stage::EXTENSION, at, 4)
     }
 
-    /// Whether everything was read when the last name was found.
-    #[must_use]
+    /// Begins with a hello of this length, in a record of that.
     #[inline(always)]
-    pub const fn is_over(&self) -> bool {
-        self.want == 0
+    fn head(&mut self, record: u32, hello: u32, session: u8) -> Step {
+        // A hello in several records, or one that is not as long as it says, is not what
+        // clients send.
+        if hello + 4 != record || session > 32 || record > 16_384 {
+            return Step::Unreadable;
+        }
+        self.end = self.start + 9 + hello;
+        self.ask(stage::CIPHERS, self.at + self.want + u32::from(session), 2)
+    }
+
+    /// What follows a hello: another one, if the server wanted another key
+    /// (HelloRetryRequest), and there are servers that take the name from that. A change of
+    /// ciphers may be before it, and early data, which the server then skips.
+    #[inline(always)]
+    fn again(&mut self) -> Step {
+        if self.stage == stage::SECOND {
+            return self.second();
+        }
+        let len = self.short(3);
+        let behind = self.at + RECORD_HEAD - 1 + len;
+        let is_early = self.pending & seen::EARLY_DATA != 0;
+        match self.byte(0) {
+            record::HANDSHAKE if len == 0 => Step::Unreadable,
+            record::CIPHER_CHANGE | record::ALERT if len == 0 || len > 2 => Step::Unreadable,
+            record::HANDSHAKE if self.byte(5) == CLIENT_HELLO => {
+                self.start = self.at;
+                self.matched = len;
+                self.ask(stage::SECOND, self.at + RECORD_HEAD, 38)
+            }
+            record::CIPHER_CHANGE => {
+                self.pending |= seen::CIPHER_CHANGE;
+                self.ask(stage::AGAIN, behind, RECORD_HEAD)
+            }
+            record::ALERT => self.ask(stage::AGAIN, behind, RECORD_HEAD),
+            // Without an end where they are welcome: servers skip less than that.
+            record::DATA if is_early && len != 0 && behind <= MOST_BYTES => {
+                self.ask(stage::AGAIN, behind, RECORD_HEAD)
+            }
+            _ => Step::Done,
+        }
+    }
+
+    /// Behind a change of ciphers it may be the encrypted end of a handshake instead, if a
+    /// session of TLS 1.2 goes on, in which every byte is anything. One in twenty thousand of
+    /// those looks like a hello too; TLS 1.3 has none.
+    #[inline(always)]
+    fn second(&mut self) -> Step {
+        let hello = self.short(0) << 8 | u32::from(self.byte(2));
+        // Nothing encrypted is shorter, and no server takes a longer hello.
+        let is_encrypted = self.matched >= SHORTEST_END && self.byte(0) > 2;
+        if self.pending & seen::CIPHER_CHANGE != 0 && is_encrypted {
+            return Step::Done;
+        }
+        self.pending = 0;
+        self.head(self.matched, hello, self.byte(37))
     }
 
     #[inline(always)]
@@ -425,7 +519,7 @@ impl Reading {
                     self.matched = 0;
                     (stage::LINE, Step::More)
                 }
-                b'\r' | b'\n' => (stage::TARGET, Step::Done),
+                b'\n' => (stage::TARGET, Step::Done),
                 byte if is_space(byte) => (stage::TARGET, Step::More),
                 _ => {
                     self.name_len = 0;
@@ -467,7 +561,7 @@ impl Reading {
                 self.matched = 1;
                 return (stage::LINE, Step::More);
             }
-            b'\r' | b'\n' => return (stage::AUTHORITY, Step::Done),
+            b'\n' => return (stage::AUTHORITY, Step::Done),
             _ => {}
         }
         match (self.matched, byte) {
@@ -496,8 +590,10 @@ impl Reading {
     #[inline(always)]
     fn header(&mut self, byte: u8) -> (u32, Step) {
         match self.stage {
-            stage::SKIP if byte != b'\n' => (stage::SKIP, Step::More),
-            stage::SKIP => (stage::HEADER, Step::More),
+            stage::SKIP | stage::RETURN if byte == b'\n' => (stage::HEADER, Step::More),
+            // There are servers for which a line may end without a line feed.
+            stage::SKIP | stage::RETURN if byte == b'\r' => (stage::RETURN, Step::More),
+            stage::SKIP => (stage::SKIP, Step::More),
             stage::BLANK if byte == b'\n' => (stage::BLANK, Step::Done),
             stage::BLANK => (stage::SKIP, Step::More),
             stage::HOST => self.host(byte),
@@ -519,6 +615,7 @@ impl Reading {
     fn host(&mut self, byte: u8) -> (u32, Step) {
         match (self.matched, byte) {
             (_, b'\n') => (stage::HEADER, Step::More),
+            (_, b'\r') => (stage::RETURN, Step::More),
             (4, b' ' | b'\t') => (stage::HOST, Step::More),
             (4, b':') => {
                 self.name_len = 0;
@@ -544,7 +641,11 @@ impl Reading {
                 self.name_at = 0;
                 (stage::HEADER, Step::Name)
             }
-            b' ' | b'\t' | b'\r' | b':' => {
+            b'\r' => {
+                self.name_at = 0;
+                (stage::RETURN, Step::Name)
+            }
+            b' ' | b'\t' | b':' => {
                 self.name_at = 0;
                 (stage::SKIP, Step::Name)
             }
@@ -606,6 +707,10 @@ mod tests {
         extension(0, &with_len(&[&[0], &with_len(name, 2)[..]].concat(), 2))
     }
 
+    fn record(kind: u8, body: &[u8]) -> Vec<u8> {
+        [&[kind, 3, 1][..], &with_len(body, 2)].concat()
+    }
+
     fn hello_of(extensions: &[u8]) -> Vec<u8> {
         let body = [
             &[3, 3][..],
@@ -617,7 +722,7 @@ mod tests {
         ]
         .concat();
         let handshake = [&[1][..], &with_len(&body, 3)].concat();
-        [&[22, 3, 1][..], &with_len(&handshake, 2)].concat()
+        record(22, &handshake)
     }
 
     fn hello(name: &[u8]) -> Vec<u8> {
@@ -657,13 +762,71 @@ mod tests {
 
     #[test]
     fn a_hello_names_its_server_however_it_is_cut() {
-        cut_anywhere(&hello(b"api.example"), &["api.example"], Step::Done);
-        cut_anywhere(&hello_of(&server_name(b"a.b")), &["a.b"], Step::Done);
-        cut_anywhere(&hello_of(&extension(43, &[2, 3, 4])), &[], Step::Done);
-        let postgres = [&[0, 0, 0, 8, 4, 210, 22, 47][..], &hello(b"db.example")].concat();
-        cut_anywhere(&postgres, &["db.example"], Step::Done);
+        let goes_on = |hello: Vec<u8>| [hello, record(23, &[0; 40])].concat();
+        let streams: [(Vec<u8>, &[&str]); 4] = [
+            (hello(b"api.example"), &["api.example"]),
+            (hello_of(&server_name(b"a.b")), &["a.b"]),
+            (hello_of(&extension(43, &[2, 3, 4])), &[]),
+            (
+                [&[0, 0, 0, 8, 4, 210, 22, 47][..], &hello(b"db.example")].concat(),
+                &["db.example"],
+            ),
+        ];
+        for (stream, names) in streams {
+            cut_anywhere(&stream, names, Step::More);
+            cut_anywhere(&goes_on(stream), names, Step::Done);
+        }
         let long = [b'a'; NAME];
         assert_eq!(read(&[&hello(&long)]).0[0].len(), NAME);
+    }
+
+    #[test]
+    fn what_follows_a_hello_may_be_another() {
+        let (first, second) = (hello(b"a.example"), hello(b"b.example"));
+        let change = record(20, &[1]);
+        let early = hello_of(&[server_name(b"a.example"), extension(42, &[])].concat());
+        let data = record(23, &[0; 40]);
+        for between in [Vec::new(), change.clone(), change.repeat(3)] {
+            let stream = [&first[..], &between, &second].concat();
+            cut_anywhere(&stream, &["a.example", "b.example"], Step::More);
+        }
+        let stream = [&early[..], &change, &data, &data, &second].concat();
+        cut_anywhere(&stream, &["a.example", "b.example"], Step::More);
+        let endless = [early, data.repeat(1_000)].concat();
+        assert_eq!(read(&[&endless]).1, Step::Done);
+        // The key exchange of TLS 1.2, the encrypted end of a handshake, an alert.
+        for next in [
+            record(22, &[16, 0, 0, 1]),
+            [change.clone(), record(22, &[7; 40])].concat(),
+        ] {
+            cut_anywhere(&[&first[..], &next].concat(), &["a.example"], Step::Done);
+        }
+        let ended = [&first[..], &record(21, &[2, 40])].concat();
+        cut_anywhere(&ended, &["a.example"], Step::More);
+        let pieces = [record(22, &second[5..6]), record(22, &second[6..])].concat();
+        let more = [pieces, record(22, &[]), record(20, &[])];
+        for bad in more
+            .iter()
+            .flat_map(|more| [more.clone(), [&change[..], more].concat()])
+        {
+            let stream = [&first[..], &bad, &[0; 64]].concat();
+            assert_eq!(read(&[&stream]).1, Step::Unreadable, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_some_servers_skip_before_a_hello_is_unreadable() {
+        let hello = hello(b"a.example");
+        let skipped = [
+            record(22, &[]),
+            record(20, &[]),
+            record(20, &[1]),
+            record(21, &[1, 90]),
+        ];
+        for before in skipped {
+            let stream = [&before[..], &hello].concat();
+            assert_eq!(read(&[&stream]).1, Step::Unreadable, "{before:?}");
+        }
     }
 
     #[test]
@@ -687,7 +850,7 @@ mod tests {
 
     #[test]
     fn a_request_names_its_host_however_it_is_cut() {
-        let requests: [(&str, &[&str]); 13] = [
+        let requests: [(&str, &[&str]); 17] = [
             (
                 "GET / HTTP/1.1\r\nHost: api.example\r\n\r\n",
                 &["api.example"],
@@ -713,6 +876,16 @@ mod tests {
             ("CONNECT a.b:443 HTTP/1.1\r\nHost: d\r\n\r\n", &["a.b", "d"]),
             ("OPTIONS * HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", &[]),
             ("a_b\t/ http/1.1 \r\nHost: a\r\n\r\n", &["a"]),
+            (" \r\x1fGET\r/\x1cHTTP/1.1\r\nHost: a\r\n\r\n", &["a"]),
+            (
+                "GET http://a.b/\rHTTP/1.1\r\nHost: a\r\n\r\n",
+                &["a.b", "a"],
+            ),
+            (
+                "GET / HTTP/1.1\r\nA: b\r\rHost: a\rHost: b\r\n\r\n",
+                &["a", "b"],
+            ),
+            ("GET / HTTP/1.1\r\nA: b\r\r\nHo\r\nHost: a\r\n\r\n", &["a"]),
             ("GET /a/HTTP/1.1 HTTP/1.0\r\nHosts: a\r\n\r\n", &[]),
             ("PRI * HTTP/2.0\r\n\r\n", &[]),
             ("EHLO mail.example\r\n", &[]),

@@ -50,6 +50,8 @@ struct Segment {
     len: u32,
     /// Whether it opens a connection.
     opens: u32,
+    /// Whether a byte of what is sent is urgent.
+    urgent: u32,
     from: [u32; 4],
     from_port: u16,
 }
@@ -101,6 +103,7 @@ fn unread(own: &SocketRecord) -> bool {
 fn segment(skb: *mut __sk_buff) -> Option<Segment> {
     const SYN: u8 = 2;
     const ACK: u8 = 16;
+    const URG: u8 = 32;
     let head: [u32; 10] = load(skb, 0).or_else(|| short_head(skb))?;
     let version = u32::from_be(head[0]) >> 28;
     let (behind, from, protocol) = if version == 4 {
@@ -126,6 +129,7 @@ fn segment(skb: *mut __sk_buff) -> Option<Segment> {
         at,
         len: all.saturating_sub(at),
         opens: u32::from(opens),
+        urgent: u32::from(flags & URG != 0),
         from,
         from_port: (ports >> 16) as u16,
     })
@@ -207,8 +211,9 @@ fn read(
         outcome: outcome::UNREADABLE,
         named: 0,
     };
-    // What is missing before it could be anything.
-    if start <= next {
+    // What is missing before it could be anything, and who receives an urgent byte takes it
+    // out of the stream.
+    if start <= next && segment.urgent == 0 {
         verifier::repeat(TURNS, take, &mut turn);
     }
     match turn.outcome {
@@ -339,10 +344,6 @@ fn judge(turn: &mut Turn, reading: &mut Reading) -> u64 {
     if !resolver::has_names(policy)
         || enforce::net::names_server(policy, &turn.to, unpacked(name.found))
     {
-        if reading.is_over() {
-            turn.outcome = outcome::OVER;
-            return 1;
-        }
         turn.outcome = outcome::UNREADABLE;
         return 0;
     }

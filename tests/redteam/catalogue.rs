@@ -21,6 +21,8 @@ pub struct Entry {
     pub technique: String,
     /// What must happen.
     expected: Expected,
+    /// Nothing but LSM programs holds it: where those are refused, it gets through.
+    pub needs_lsm: bool,
     /// The kernel up to which it is allowed, for what older ones do not show.
     allowed_before: Option<Version>,
 }
@@ -70,10 +72,16 @@ fn entry(value: &Value) -> Result<Entry> {
         .as_str()
         .map(|text| version(text).with_context(|| format!("catalogue.json: before {text}")))
         .transpose()?;
+    let needs_lsm = match &value["held_by"] {
+        Value::Null => false,
+        Value::String(line) if line == "lsm" => true,
+        other => anyhow::bail!("catalogue.json: held by {other}"),
+    };
     Ok(Entry {
         id: text("id")?,
         technique: text("technique")?,
         expected,
+        needs_lsm,
         allowed_before,
     })
 }
@@ -104,6 +112,7 @@ mod tests {
             id: String::new(),
             technique: String::new(),
             expected: Expected::Blocked,
+            needs_lsm: false,
             allowed_before: version("6.8"),
         };
         let on = |release| entry.expected(release);

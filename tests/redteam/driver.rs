@@ -12,6 +12,7 @@ use crate::Options;
 use crate::attempt::{Attempt, Maker, Tree};
 use crate::catalogue::{self, Entry, Expected};
 use crate::field::{Field, Side, User};
+use crate::network::{self, spaces};
 use crate::report::{self, Control, Line, Outcome};
 use crate::stage::{self, AGENT, Executor, LIFTED, Stage};
 use crate::victim::PROOF;
@@ -22,7 +23,12 @@ pub fn main(options: &Options) -> Result<ExitCode> {
         .into_iter()
         .map(|entry| (entry.id.clone(), entry))
         .collect();
-    let all = crate::attempts();
+    let all = if options.native {
+        spaces::alone().context("cannot make a network of the run's own")?;
+        network::all()
+    } else {
+        crate::attempts()
+    };
     let picked: Vec<&Attempt> = all
         .iter()
         .filter(|attempt| {
@@ -34,7 +40,7 @@ pub fn main(options: &Options) -> Result<ExitCode> {
         .release()
         .to_string_lossy()
         .into_owned();
-    let lines = run(&picked, &entries, &kernel)?;
+    let lines = run(&picked, &entries, &kernel, options.native)?;
     if options.json {
         println!("{}", report::object(&kernel, &lines));
     } else {
@@ -47,10 +53,17 @@ fn run(
     attempts: &[&Attempt],
     entries: &BTreeMap<String, Entry>,
     kernel: &str,
+    native: bool,
 ) -> Result<Vec<Line>> {
     let begun = Instant::now();
     let step = |what: &str| eprintln!("# {:.1} s: {what}", begun.elapsed().as_secs_f64());
-    let mut stage = Stage::set()?;
+    let mut stage = Stage::set(native)?;
+    let without_lsm = stage.without_lsm.clone();
+    let (attempts, left): (Vec<&Attempt>, Vec<&Attempt>) = attempts.iter().partition(|attempt| {
+        let entry = entries.get(attempt.id);
+        without_lsm.is_none() || entry.is_some_and(|entry| !entry.needs_lsm)
+    });
+    let attempts = &attempts[..];
     let mut fields = prepare(&stage, attempts)?;
     step("prepared");
     stage.daemon.start()?;
@@ -88,6 +101,13 @@ fn run(
             let line = judge(attempt, entry, kernel, &sides, &mut team)
                 .with_context(|| format!("{} by {}", attempt.id, user.name()))?;
             lines.push(line);
+        }
+    }
+    if let Some(why) = &without_lsm {
+        // They would get through, as root of this host: they are not made.
+        for attempt in left {
+            let entry = entries.get(attempt.id).context(attempt.id)?;
+            lines.extend(User::BOTH.map(|user| left_out(entry, user, why)));
         }
     }
     step("done");
@@ -265,6 +285,20 @@ fn judge(
         (true, Expected::AllowedAsDesigned) => Outcome::AllowedAsDesigned,
     };
     Ok(line(outcome, verdict, note))
+}
+
+/// What is said of an attempt that only LSM programs hold, on a host without them.
+fn left_out(entry: &Entry, user: User, why: &str) -> Line {
+    // What `doctor` says of files instead comes first, and is no matter here.
+    let why = why.rsplit("; ").next().unwrap_or(why);
+    Line {
+        id: entry.id.clone(),
+        technique: entry.technique.clone(),
+        user: user.name(),
+        outcome: Outcome::NotApplicable,
+        control: Control::None,
+        note: format!("held by LSM programs, which this host does not have ({why})"),
+    }
 }
 
 /// Why the technique does not exist here: it fails without a tag too, as foreseen.

@@ -52,6 +52,8 @@ pub fn attempts() -> Vec<attempt::Attempt> {
 pub struct Options {
     /// Print one JSON object instead of the table.
     json: bool,
+    /// Run on this host, whatever it lacks, and touch nothing of it.
+    native: bool,
     /// Only attempts whose id contains one of these.
     only: Vec<String>,
 }
@@ -61,8 +63,11 @@ fn options(arguments: &[String]) -> Result<Options> {
     for argument in arguments {
         match argument.as_str() {
             "--json" => options.json = true,
+            "--native" => options.native = true,
             flag if flag.starts_with('-') => {
-                anyhow::bail!("no option {flag}; usage: agentguard-redteam [--json] [ID…]")
+                anyhow::bail!(
+                    "no option {flag}; usage: agentguard-redteam [--json] [--native] [ID…]"
+                )
             }
             part => options.only.push(part.to_owned()),
         }

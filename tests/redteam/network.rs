@@ -16,7 +16,8 @@ mod options;
 mod race;
 mod raw;
 mod rtnetlink;
-mod spaces;
+mod servers;
+pub mod spaces;
 mod tcp;
 mod udp;
 mod unix;
@@ -47,5 +48,6 @@ pub fn all() -> Vec<Attempt> {
     ]
     .concat();
     all.extend(names::all());
+    all.extend(servers::all());
     all
 }

@@ -12,6 +12,7 @@ use agentguard_tests::binary;
 use agentguard_tests::daemon::{Daemon, both};
 use agentguard_tests::manifest::Manifest;
 use agentguard_tests::places::Places;
+use agentguard_tests::suite;
 use anyhow::{Context as _, Result, ensure};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
@@ -65,6 +66,8 @@ const SETTINGS: [&str; 2] = [
 pub struct Stage {
     /// The daemon.
     pub daemon: Daemon,
+    /// Why this host has no LSM programs, if it has none.
+    pub without_lsm: Option<String>,
     /// What is not in the directories.
     _around: Around,
     /// The internet.
@@ -81,10 +84,14 @@ struct Around {
 }
 
 impl Around {
-    fn new(root: &Path) -> Result<Self> {
+    fn new(root: &Path, native: bool) -> Result<Self> {
         let read = |path| Ok((path, fs::read_to_string(path)?));
-        let settings = SETTINGS.into_iter().map(read).collect::<Result<_>>()?;
-        fs::write(SETTINGS[1], "core")?;
+        let mut settings = Vec::new();
+        // They are the host's, and no attempt on the network is about them.
+        if !native {
+            settings = SETTINGS.into_iter().map(read).collect::<Result<_>>()?;
+            fs::write(SETTINGS[1], "core")?;
+        }
         Ok(Self {
             root: root.to_owned(),
             settings,
@@ -132,7 +139,7 @@ pub fn clear_mounts(directory: &Path) {
 
 impl Stage {
     /// Makes the directories and writes the policy. The daemon is not started yet.
-    pub fn set() -> Result<Self> {
+    pub fn set(native: bool) -> Result<Self> {
         ensure!(
             nix::unistd::geteuid().is_root(),
             "the red team prepares objects of every kind: run it as root"
@@ -141,11 +148,22 @@ impl Stage {
         for directory in ["facts", "ok/work", "bin/ok", "bin/no"] {
             fs::create_dir_all(places.root().join(directory))?;
         }
-        let daemon = Daemon::configure(binary::agentguard()?, &places, &[])?;
+        let binary = binary::agentguard()?;
+        let without_lsm = if native {
+            suite::missing(&binary)?
+        } else {
+            None
+        };
+        let accepted: &[&str] = match without_lsm {
+            Some(_) => &suite::MAY_MISS,
+            None => &[],
+        };
+        let daemon = Daemon::configure(binary, &places, accepted)?;
         daemon.resolve_by(&nameserver::addresses(), names::RESOLVER_PORT)?;
         let stage = Self {
             daemon,
-            _around: Around::new(places.root())?,
+            without_lsm,
+            _around: Around::new(places.root(), native)?,
             _interface: Interface::make()?,
             places,
         };

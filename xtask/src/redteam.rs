@@ -3,14 +3,14 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum as _;
 use serde_json::Value;
 
 use crate::guest;
-use crate::host::Host;
+use crate::host::{Host, cargo_build};
 use crate::vm::beside::{self, Job};
 use crate::vm::cli::{Flavour, Series};
 use crate::vm::{self, Guest, Machine, System};
@@ -26,6 +26,10 @@ pub struct Args {
     /// Kernel series (repeatable; default: all)
     #[arg(long = "kernel", value_name = "SERIES")]
     kernels: Vec<Series>,
+    /// On this host and its kernel, as root: the attempts on the network, in a network of the
+    /// run's own
+    #[arg(long, conflicts_with_all = ["kernels", "no_build"])]
+    native: bool,
     /// Print JSON: an object for one kernel, an array of them for several
     #[arg(long)]
     json: bool,
@@ -46,6 +50,15 @@ pub struct Report {
 /// Runs the command.
 pub fn main(args: &Args) -> Result<ExitCode> {
     let host = Host::find(false)?;
+    if args.native {
+        let report = native(&host, &args.only)?;
+        if args.json {
+            println!("{:#}", report.object);
+        } else {
+            print!("{}", report.table());
+        }
+        return Ok(ExitCode::from(u8::from(report.bad() > 0)));
+    }
     if !args.no_build {
         guest::build(&host)?;
     }
@@ -139,6 +152,29 @@ pub fn run(host: &Host, series: Series, only: &[String]) -> Result<Report> {
         bail!("the machine with Linux {} failed; see above", series.name());
     }
     Ok(report)
+}
+
+/// Runs the attempts on the network on this host: it need not have BPF LSM, and those that only
+/// LSM programs hold are not made then.
+fn native(host: &Host, only: &[String]) -> Result<Report> {
+    let packages = ["-p", "agentguard", "-p", "agentguard-tests"];
+    cargo_build()
+        .arg("--bins")
+        .args(packages)
+        .dir(&host.repo)
+        .run()?;
+    let built = host.target.join("debug");
+    let output = Command::new(built.join(PROGRAM))
+        .args(["--json", "--native"])
+        .args(only)
+        .env("AGENTGUARD_BIN", built.join("agentguard"))
+        .env_remove("AGENTGUARD_EXPECT_LSM")
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start {PROGRAM}"))?;
+    let object = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("the red team ended with {} and no report", output.status))?;
+    Ok(Report { object })
 }
 
 impl Report {

@@ -18,8 +18,9 @@ pub const NAME: &str = "agredteam";
 /// What attempts to make an interface call theirs.
 pub const MADE: [&str; 2] = ["agmade-ok", "agmade-no"];
 /// Settings that attempts need: everybody may have ping sockets, and this machine follows
-/// source routes.
-const SETTINGS: [(&str, &str); 3] = [
+/// source routes, and takes data with the first packet of TCP at listeners that ask for it.
+const SETTINGS: [(&str, &str); 4] = [
+    ("/proc/sys/net/ipv4/tcp_fastopen", "3"),
     ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"),
     ("/proc/sys/net/ipv4/conf/all/accept_source_route", "1"),
     ("/proc/sys/net/ipv4/conf/lo/accept_source_route", "1"),
@@ -84,7 +85,7 @@ impl Interface {
             fs::write(path, value).with_context(|| format!("{path}: {value}"))?;
         }
         remove(NAME);
-        netlink::once(&netlink::new_link(NAME)).context("cannot make an interface")?;
+        netlink::make_link(NAME).context("cannot make an interface")?;
         address(&v4(Side::Allowed, 9), 32, &[])?;
         address(&v6(Side::Allowed, 9), 128, &[])?;
         for side in Side::BOTH {

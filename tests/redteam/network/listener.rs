@@ -34,6 +34,10 @@ pub struct Listener {
     pub sniffs: Option<Vec<u8>>,
     /// A packet counts if it holds the mark.
     pub is_raw: bool,
+    /// Of what comes through connections only these words count, in any case: the connections
+    /// themselves are allowed.
+    pub wants: Vec<Vec<u8>>,
+    text: Vec<u8>,
     peers: Vec<OwnedFd>,
     connections: usize,
     bytes: usize,
@@ -63,6 +67,8 @@ impl Listener {
             accepts,
             sniffs: None,
             is_raw: false,
+            wants: Vec::new(),
+            text: Vec::new(),
             peers: Vec::new(),
             connections: 0,
             bytes: 0,
@@ -83,6 +89,9 @@ impl Listener {
                 && !some.is_empty()
             {
                 self.bytes += some.len();
+                if !self.wants.is_empty() {
+                    self.text.extend(some.to_ascii_lowercase());
+                }
             }
         }
         while !self.accepts
@@ -90,6 +99,15 @@ impl Listener {
         {
             self.datagrams += usize::from(self.counts(&some));
         }
+    }
+
+    fn wanted(&self) -> usize {
+        let count = |word: &Vec<u8>| {
+            let lower = word.to_ascii_lowercase();
+            let all = self.text.windows(lower.len());
+            all.filter(|part| *part == &lower[..]).count()
+        };
+        self.wants.iter().map(count).sum()
     }
 
     fn counts(&self, packet: &[u8]) -> bool {
@@ -142,7 +160,9 @@ pub fn look(field: &Field) -> Result<String> {
         }
         for one in those {
             one.drain();
-            if !is_friend {
+            if !one.wants.is_empty() {
+                writeln!(text, "{} of the words that count", one.wanted())?;
+            } else if !is_friend {
                 writeln!(
                     text,
                     "{} connections, {} bytes, {} datagrams",
@@ -195,18 +215,8 @@ pub fn look_at_held(field: &Field) -> Result<String> {
     const ESTABLISHED: u8 = 1;
     let held = held();
     let socket = held.get(&field.work).context("no connection is kept")?;
-    let mut room = [0; 8];
-    let mut length = 8_i32.to_ne_bytes();
-    let (level, option) = (libc::IPPROTO_TCP, libc::TCP_INFO);
-    call!(
-        SYS_getsockopt,
-        socket,
-        level,
-        option,
-        &mut room[..],
-        &mut length[..]
-    )?;
-    Ok(format!("established: {}\n", room[0] == ESTABLISHED))
+    let state = wire::tcp_info(socket)?[0];
+    Ok(format!("established: {}\n", state == ESTABLISHED))
 }
 
 /// Keeps a visitor of the driver until its end.

@@ -39,7 +39,7 @@ pub const ATTEMPTS: &[Attempt] = &[
         Ok(PROOF.to_vec())
     }),
     changes("net-netlink-new-link", link_look, |field| {
-        once(&netlink::new_link(link(field)))
+        netlink::make_link(link(field))
     }),
     changes(
         "net-netlink-new-address-v4",
@@ -301,8 +301,10 @@ fn routes(_: &Field) -> Result<String> {
 }
 
 fn flags(_: &Field) -> Result<String> {
-    let path = format!("/sys/class/net/{}/flags", interface::NAME);
-    Ok(std::fs::read_to_string(path)?)
+    let socket = wire::socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
+    let mut request = interface::name_of_request(interface::NAME);
+    call!(SYS_ioctl, &socket, libc::SIOCGIFFLAGS, &mut request[..])?;
+    Ok(format!("{:?}", &request[16..18]))
 }
 
 fn sent(pieces: &[&[u8]]) -> Try {

@@ -28,6 +28,11 @@ const IPV6_DSTOPTS: i32 = 59;
 const SOURCE_ROUTES: &str = "source routes need CAP_NET_RAW";
 
 /// Packets to the address are counted on their way.
+const NO_HEADER: &[(i32, &str)] = &[(
+    libc::EINVAL,
+    "the kernel has no routing header of this type (CONFIG_IPV6_MIP6)",
+)];
+
 const fn way(
     id: &'static str,
     prepare: fn(&Field) -> Result<()>,
@@ -70,7 +75,8 @@ pub const ATTEMPTS: &[Attempt] = &[
     .root_only(SOURCE_ROUTES),
     way("net-routing-header", sniff_v6, |field| {
         headed(field, &routing_header(field))
-    }),
+    })
+    .lacks(NO_HEADER),
     way("net-routing-header-segments", sniff_v6, |field| {
         headed(field, &segments(field))
     }),
@@ -79,7 +85,8 @@ pub const ATTEMPTS: &[Attempt] = &[
         let control = wire::control(libc::IPPROTO_IPV6, IPV6_RTHDR, &header);
         let socket = wire::socket(libc::AF_INET6, SOCK_DGRAM, 0)?;
         Message::new(&field.noted_bytes("to"), &[MARK], &control).send(&socket, 0)
-    }),
+    })
+    .lacks(NO_HEADER),
     way("net-routing-header-sticky", sniff_v6, |field| {
         // Several headers in one option, as RFC 2292 had it.
         const IPV6_2292PKTOPTIONS: i32 = 6;
@@ -88,7 +95,8 @@ pub const ATTEMPTS: &[Attempt] = &[
         let socket = wire::socket(libc::AF_INET6, SOCK_DGRAM, 0)?;
         wire::set(&socket, libc::IPPROTO_IPV6, IPV6_2292PKTOPTIONS, &control)?;
         wire::send_to(&socket, &field.noted_bytes("to"), 0)
-    }),
+    })
+    .lacks(NO_HEADER),
     option("net-option-hop-by-hop", |_| {
         let padding = [0, 0, 1, 4, 0, 0, 0, 0];
         set(libc::AF_INET6, libc::IPPROTO_IPV6, IPV6_HOPOPTS, &padding)

@@ -42,14 +42,22 @@ pub fn get_links() -> Vec<u8> {
 }
 
 /// Makes an interface that leads nowhere, and switches it on.
-pub fn new_link(name: &str) -> Vec<u8> {
+pub fn make_link(name: &str) -> Try {
+    match once(&new_link(name, "dummy")) {
+        // Some hosts' kernels have no dummy interfaces. These send nothing anywhere either.
+        Err(fail) if fail.errno == libc::EOPNOTSUPP => once(&new_link(name, "ifb")),
+        outcome => outcome,
+    }
+}
+
+fn new_link(name: &str, kind: &str) -> Vec<u8> {
     let flags = (libc::IFF_UP | libc::IFF_MULTICAST) as u32;
     let mut body = sys::halves(&[0, 0, flags | libc::IFF_NOARP as u32, flags]);
     body.extend(attribute(
         libc::IFLA_IFNAME,
         &[name.as_bytes(), b"\0"].concat(),
     ));
-    let kind = attribute(libc::IFLA_INFO_KIND, b"dummy\0");
+    let kind = attribute(libc::IFLA_INFO_KIND, &[kind.as_bytes(), b"\0"].concat());
     body.extend(attribute(libc::IFLA_LINKINFO, &kind));
     request(libc::RTM_NEWLINK, CREATE | ACKNOWLEDGE, &body)
 }

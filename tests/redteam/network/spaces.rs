@@ -88,6 +88,13 @@ fn own_network(field: &Field) -> Try {
     unshare(field, CLONE_NEWNET)
 }
 
+/// Goes to a network of the driver's own, with everything that it starts: what a run on a host
+/// makes and sets is gone with it.
+pub fn alone() -> Try {
+    call!(SYS_unshare, CLONE_NEWNET)?;
+    interface::switch_on_loopback()
+}
+
 /// Goes to mounts of its own.
 pub fn own_mounts(field: &Field) -> Try {
     unshare(field, CLONE_NEWNS)

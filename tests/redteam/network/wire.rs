@@ -156,6 +156,22 @@ pub fn number(socket: &OwnedFd, level: i32, option: i32) -> Try<i32> {
     Ok(i32::from_ne_bytes(room))
 }
 
+/// What the kernel tells of a connection: the first bytes of `struct tcp_info`.
+pub fn tcp_info(socket: &OwnedFd) -> Try<[u8; 8]> {
+    let mut room = [0; 8];
+    let mut length = 8_i32.to_ne_bytes();
+    let (level, option) = (libc::IPPROTO_TCP, libc::TCP_INFO);
+    call!(
+        SYS_getsockopt,
+        socket,
+        level,
+        option,
+        &mut room[..],
+        &mut length[..]
+    )?;
+    Ok(room)
+}
+
 /// Connects.
 pub fn connect(socket: &OwnedFd, address: &[u8]) -> Try {
     call!(SYS_connect, socket, address, address.len())?;
