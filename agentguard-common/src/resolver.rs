@@ -3,6 +3,7 @@
 
 use crate::identity::Tag;
 use crate::net::{Address, NetMatch};
+use crate::verdict::Verdict;
 
 /// Port of the DNS.
 pub const DNS_PORT: u16 = 53;
@@ -86,6 +87,20 @@ impl GrantRanges {
         }
         found
     }
+
+    /// Whether some port is allowed.
+    #[inline(always)]
+    fn open_some(&self) -> bool {
+        let mut index = 0;
+        while index < RANGES {
+            let used = (index as u32) < self.count;
+            if used && self.ranges[index].verdict == Verdict::Allow as u16 {
+                return true;
+            }
+            index += 1;
+        }
+        false
+    }
 }
 
 /// An address that a run was given. It stays known after its time, for connections that
@@ -105,15 +120,32 @@ impl Grant {
     #[must_use]
     #[inline(always)]
     pub fn lookup(&self, generation: u32, key: u32) -> NetMatch {
+        match self.ranges(generation) {
+            Some(ranges) => ranges.lookup(key),
+            None => NetMatch::NONE,
+        }
+    }
+
+    /// Whether a generation allows some port.
+    #[must_use]
+    #[inline(always)]
+    pub fn opens(&self, generation: u32) -> bool {
+        match self.ranges(generation) {
+            Some(ranges) => ranges.open_some(),
+            None => false,
+        }
+    }
+
+    #[inline(always)]
+    fn ranges(&self, generation: u32) -> Option<&GrantRanges> {
         let [first, second] = &self.banks;
-        let ranges = if first.generation == generation {
-            first
+        if first.generation == generation {
+            Some(first)
         } else if second.generation == generation {
-            second
+            Some(second)
         } else {
-            return NetMatch::NONE;
-        };
-        ranges.lookup(key)
+            None
+        }
     }
 }
 

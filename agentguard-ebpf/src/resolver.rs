@@ -70,6 +70,34 @@ pub extern "C" fn agentguard_granted(serial: u64, high: u64, low: u64, asked: u6
     u32::from(found.verdict) << 16 | u32::from(found.rule)
 }
 
+/// Whether an address was given to a run for a name with a port that is allowed, and is still
+/// to be connected to.
+#[inline(always)]
+pub fn is_opened(serial: u64, generation: u32, address: &Address) -> bool {
+    let [a, b, c, d] = address.words;
+    let high = u64::from(a) << 32 | u64::from(b);
+    let low = u64::from(c) << 32 | u64::from(d);
+    let asked = u64::from(generation) << 32 | u64::from(address.is_v4) << IS_V4;
+    agentguard_opened(serial, high, low, asked) != 0
+}
+
+/// A global function of plain numbers: verified once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn agentguard_opened(serial: u64, high: u64, low: u64, asked: u64) -> u32 {
+    let address = Address {
+        words: [(high >> 32) as u32, high as u32, (low >> 32) as u32, low as u32],
+        is_v4: asked >> IS_V4 & 1 != 0,
+    };
+    // SAFETY: not preallocated: a removed grant stays readable until the program ends.
+    match unsafe { GRANTS.get(GrantKey::new(serial, &address)) } {
+        Some(grant) => {
+            u32::from(emit::now() < grant.until_ns && grant.opens((asked >> 32) as u32))
+        }
+        None => 0,
+    }
+}
+
 /// Whether it is a question to one of the host's servers.
 #[inline(always)]
 pub fn is_question(to: &Destination, address: &Address) -> bool {

@@ -8,6 +8,7 @@ use agentguard_tests::manifest::Manifest;
 use agentguard_tests::runner::Test;
 use agentguard_tests::servers::{Own, Server};
 use agentguard_tests::suite::Suite;
+use agentguard_tests::wait::until;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
@@ -26,6 +27,7 @@ pub const TESTS: &[Test] = &[
         "names::a_local_address_is_never_opened_by_a_name",
         rebinding,
     ),
+    any("names::an_address_of_a_name_can_be_looked_at", looked_at),
     any("names::a_reload_keeps_and_takes", reload),
     any("names::a_refusal_says_the_name", explained),
     any("names::a_killed_daemon_leaves_what_was_given", killed),
@@ -83,6 +85,52 @@ fn opens(suite: &mut Suite) -> Result<()> {
             server.tcp.port() ^ 1,
         )))?;
     }
+    suite.remove("named")
+}
+
+/// Libraries connect datagram sockets to the addresses of an answer, to any port, to sort them.
+fn looked_at(suite: &mut Suite) -> Result<()> {
+    let (server, other, _own) = servers()?;
+    suite.dns.set("api.example", &[address(NAMED, 60)]);
+    let allow = [format!("api.example:{}/tcp", server.tcp.port())];
+    let manifest = named(suite, &allow).rules("connect", "deny", &["*.example:7/udp".to_owned()]);
+    suite.install(&manifest)?;
+    suite.reload()?;
+    let at = |operation: &str, to: SocketAddr| json!({ "op": operation, "address": to.ip().to_string(), "port": to.port() });
+    let port = |to: SocketAddr, port| SocketAddr::new(to.ip(), port);
+    let mut tagged = suite.tagged("named")?;
+    // Not before it was given.
+    tagged.must_not(&at("udp_look", port(server.udp, 9)))?;
+    tagged.may(&ask("api.example", "udp"))?;
+    for looked in [0, 9, server.tcp.port(), server.udp.port()] {
+        tagged.may(&at("udp_look", port(server.udp, looked)))?;
+    }
+    // Nothing is sent, there or elsewhere.
+    tagged.must_not(&at("udp_connect", server.udp))?;
+    tagged.must_not(&at("udp_sendto", server.udp))?;
+    tagged.must_not(&at("udp_look", port(server.udp, 7)))?;
+    tagged.must_not(&at("udp_look", port(other.udp, 9)))?;
+    let mut free = suite.untagged()?;
+    free.may(&at("udp_connect", server.udp))?;
+    until("what was sent without a tag", || {
+        Ok((server.visits().1 >= 1).then_some(()))
+    })?;
+    ensure!(server.visits().1 == 1, "an agent's datagram came");
+    let run = tagged.run()?.to_owned();
+    tagged.end()?;
+    until("the run is recorded as ended", || {
+        let shown = suite.daemon.json(&["runs", "show", &run, "--json"])?;
+        Ok((shown["state"] == "ended").then_some(()))
+    })?;
+    // What passed was nothing to be told.
+    let denied = |event: &Value| event["verdict"] == "deny" && event["object"]["port"] == 9;
+    let events = suite.daemon.events(&run)?;
+    let addresses: Vec<&Value> = events
+        .iter()
+        .filter(|event| denied(event))
+        .map(|event| &event["object"]["address"])
+        .collect();
+    ensure!(addresses == [&json!(NAMED), &json!(OTHER)], "{addresses:?}");
     suite.remove("named")
 }
 

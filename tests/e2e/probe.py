@@ -285,6 +285,13 @@ def udp_connect(address, port):
 
 
 @operation
+def udp_look(address, port):
+    """Connects, as libraries do to sort addresses, and sends nothing."""
+    with plain_socket(address, socket.SOCK_DGRAM) as client:
+        client.connect((address, port))
+
+
+@operation
 def udp_sendto(address, port):
     with plain_socket(address, socket.SOCK_DGRAM) as client:
         client.sendto(b"probe", (address, port))

@@ -3,7 +3,7 @@
 use agentguard_common::counter::Counter;
 use agentguard_common::decision::{self, Subject};
 use agentguard_common::identity::{PolicyRecord, Tag, privilege};
-use agentguard_common::net::NetMatch;
+use agentguard_common::net::{NetMatch, Transport};
 use agentguard_common::path::Rows;
 use agentguard_common::resolver::DNS_PORT;
 use agentguard_common::socket::{SocketRecord, socket_flag};
@@ -22,9 +22,10 @@ const TCP: u16 = 6;
 const UDP: u16 = 17;
 
 /// Decides a connection or a datagram to an IPv4 or IPv6 address. What is allowed becomes the
-/// decided flow of the socket, if that is one of the run's own.
+/// decided flow of the socket, if that is one of the run's own. `sends`: something goes there
+/// at once.
 #[inline(never)]
-pub fn connect(tag: &Tag, to: &Destination, own: Option<&SocketRecord>) -> i32 {
+pub fn connect(tag: &Tag, to: &Destination, own: Option<&SocketRecord>, sends: bool) -> i32 {
     let Some((policy, run)) = records(tag) else {
         return unknown();
     };
@@ -39,6 +40,12 @@ pub fn connect(tag: &Tag, to: &Destination, own: Option<&SocketRecord>) -> i32 {
     let meant = again.map_or(*to, |own| resolver::meant(own, to));
     let how = How::Fresh { asks };
     let decision = decide(&subject, how, &meant);
+    if !sends && only_looks(&subject, &decision, to) {
+        if let Some(own) = own {
+            socket::set_flow(own, 0, 0, 0);
+        }
+        return 0;
+    }
     if let Some(own) = own
         && again.is_none()
     {
@@ -52,6 +59,21 @@ pub fn connect(tag: &Tag, to: &Destination, own: Option<&SocketRecord>) -> i32 {
         }
     }
     conclude(&Subjected { tag, policy, run }, Settled::new(decision, Verb::Connect), to)
+}
+
+/// Before a program connects to one of several addresses, it sorts them (RFC 6724): it connects
+/// a datagram socket to each, to see by which way the host reaches it. Nothing leaves by that,
+/// and each datagram is decided, so that no port needs to be allowed for it where a name opened
+/// the address: else what the host cannot reach would come first.
+#[inline(always)]
+fn only_looks(subject: &Subject<'_>, decision: &Decision, to: &Destination) -> bool {
+    let (tag, policy) = (subject.tag, subject.policy);
+    let is_datagram = matches!(to.transport, Transport::Udp);
+    is_datagram
+        && resolver::has_names(policy)
+        && !matches!(decision.verdict, Verdict::Allow)
+        && matches!(decision.reason, Reason::Default)
+        && resolver::is_opened(tag.run_serial, policy.generation, &to.address.reached())
 }
 
 /// Decides what goes through a socket without an address of its own: to where the socket is

@@ -282,33 +282,33 @@ pub fn cgroup_getpeername6(ctx: SockAddrContext) -> i32 {
 /// `connect` to IPv4
 #[cgroup_sock_addr(connect4)]
 pub fn cgroup_connect4(ctx: SockAddrContext) -> i32 {
-    goes_v4(ctx.sock_addr)
+    goes_v4::<false>(ctx.sock_addr)
 }
 
 /// `connect` to IPv6, also to IPv4-mapped addresses
 #[cgroup_sock_addr(connect6)]
 pub fn cgroup_connect6(ctx: SockAddrContext) -> i32 {
-    goes_v6(ctx.sock_addr)
+    goes_v6::<false>(ctx.sock_addr)
 }
 
 /// `sendto`, `sendmsg` to IPv4
 #[cgroup_sock_addr(sendmsg4)]
 pub fn cgroup_sendmsg4(ctx: SockAddrContext) -> i32 {
-    goes_v4(ctx.sock_addr)
+    goes_v4::<true>(ctx.sock_addr)
 }
 
 /// `sendto`, `sendmsg` to IPv6
 #[cgroup_sock_addr(sendmsg6)]
 pub fn cgroup_sendmsg6(ctx: SockAddrContext) -> i32 {
-    goes_v6(ctx.sock_addr)
+    goes_v6::<true>(ctx.sock_addr)
 }
 
 /// Something goes to an IPv4 address: it is decided where nothing else did, and questions go
 /// to the daemon's resolver.
 #[inline(always)]
-fn goes_v4(ctx: *mut bpf_sock_addr) -> i32 {
+fn goes_v4<const SENDS: bool>(ctx: *mut bpf_sock_addr) -> i32 {
     let to = v4(ctx);
-    let Some(answerer) = goes(ctx, &to) else {
+    let Some(answerer) = goes::<SENDS>(ctx, &to) else {
         return 0;
     };
     if answerer.found == Answerer::FOUND {
@@ -323,9 +323,9 @@ fn goes_v4(ctx: *mut bpf_sock_addr) -> i32 {
 
 /// The same to an IPv6 address, which may stand for one of IPv4.
 #[inline(always)]
-fn goes_v6(ctx: *mut bpf_sock_addr) -> i32 {
+fn goes_v6<const SENDS: bool>(ctx: *mut bpf_sock_addr) -> i32 {
     let to = v6(ctx);
-    let Some(answerer) = goes(ctx, &to) else {
+    let Some(answerer) = goes::<SENDS>(ctx, &to) else {
         return 0;
     };
     if answerer.found == Answerer::FOUND {
@@ -337,10 +337,10 @@ fn goes_v6(ctx: *mut bpf_sock_addr) -> i32 {
 
 /// `None`: it may not.
 #[inline(always)]
-fn goes(ctx: *mut bpf_sock_addr, to: &Destination) -> Option<Answerer> {
+fn goes<const SENDS: bool>(ctx: *mut bpf_sock_addr, to: &Destination) -> Option<Answerer> {
     if LSM_ATTACHED.load() == 0
         && let Some(tag) = enforce::tagged_without_storage()
-        && enforce::net::connect(tag, to, record(tag, ctx)) != 0
+        && enforce::net::connect(tag, to, record(tag, ctx), SENDS) != 0
     {
         return None;
     }

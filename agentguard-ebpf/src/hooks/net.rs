@@ -29,7 +29,7 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
     let name: *const core::ffi::c_void = ctx.arg(1);
     match address::read(name as u64, protocol) {
         Given::Destination(to) => {
-            enforce::net::connect(tag, &to, socket::own(tag, socket::of(sock)))
+            enforce::net::connect(tag, &to, socket::own(tag, socket::of(sock)), false)
         }
         // Disconnecting sends nothing.
         Given::Unspecified => 0,
@@ -79,7 +79,7 @@ pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
         given => given,
     };
     match given {
-        Given::Destination(to) => enforce::net::connect(tag, &to, own),
+        Given::Destination(to) => enforce::net::connect(tag, &to, own, true),
         Given::Unspecified | Given::Other => {
             enforce::net::raw(tag, &Destination::nowhere(sock.family(), protocol))
         }

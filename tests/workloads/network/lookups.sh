@@ -76,12 +76,11 @@ lookups_after() {
 		says 203.0.113.240 as_worker curl --silent http://x000.other.example:8000/ --ipv4
 }
 
-# Half of the refused connections are to an IPv4 address. Go connects a datagram socket, which sends
-# nothing, to port 9 of addresses that it sorts; the policy does not name it.
+# Half of the refused connections are to an IPv4 address.
 lookups_denials() {
 	refused=$(sum 7)
 	set -- --exactly "$((refused / 2)) connect *.24? 8000/tcp" \
 		--exactly "$((refused / 2)) connect *::f? 8000/tcp" \
-		--exactly 'any connect * 9/udp' --names '*.other.example'
+		--names '*.other.example'
 	adds_up lookups "$@"
 }

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agentguard_common::limits;
-use agentguard_common::net::{Address, Transport, port_key};
+use agentguard_common::net::Address;
 use agentguard_common::resolver::{Grant, GrantKey, GrantRanges, PortRange, RANGES};
-use agentguard_common::verdict::Verdict;
 
 use crate::policy::compile::NameRules;
 
@@ -87,9 +86,7 @@ impl Grants {
             .filter(|_| in_force != 0)
             .map_or_else(Vec::new, |bank| {
                 let count = (bank.count as usize).min(RANGES);
-                let ranges = bank.ranges.iter().take(count);
-                // Added anew to whatever the rules say then.
-                ranges.filter(|range| !is_probe(range)).copied().collect()
+                bank.ranges.iter().take(count).copied().collect()
             });
         let entry = Entry {
             names: Vec::new(),
@@ -283,42 +280,12 @@ fn set_bank(grant: &mut Grant, at: usize, bank: GrantRanges) {
     }
 }
 
-/// Port 0 of UDP, which no rule names alone.
-const PROBE: u32 = port_key(Transport::Udp, 0);
-
-/// Before a program connects to one of several addresses, the C library sorts them: it connects a
-/// datagram socket to each, which sends nothing, to learn which can be reached. Asked for no service (Node
-/// does so) it takes port 0. Refused, an address to which the host has no route comes first. So that port is
-/// open with any other; no program can wait on it.
-fn probe(ranges: &[PortRange]) -> Option<PortRange> {
-    if ranges
-        .iter()
-        .any(|range| range.low <= PROBE && PROBE <= range.high)
-    {
-        return None;
-    }
-    let allowed = ranges
-        .iter()
-        .find(|range| range.verdict == Verdict::Allow as u16)?;
-    Some(PortRange {
-        low: PROBE,
-        high: PROBE,
-        ..*allowed
-    })
-}
-
-const fn is_probe(range: &PortRange) -> bool {
-    range.low == PROBE && range.high == PROBE
-}
-
 fn bank(generation: u32, ranges: &[PortRange]) -> GrantRanges {
     let mut bank = GrantRanges {
         generation,
         ..GrantRanges::default()
     };
-    let probe = probe(ranges);
-    // Where there is no room it is left out: what the rules say comes first.
-    for (slot, range) in bank.ranges.iter_mut().zip(ranges.iter().chain(&probe)) {
+    for (slot, range) in bank.ranges.iter_mut().zip(ranges) {
         *slot = *range;
         bank.count += 1;
     }
