@@ -2,11 +2,14 @@
 //!
 //! Outside systemd there is no socket to tell, and every call does nothing.
 
-use std::io;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::time::{ClockId, clock_gettime};
 
 /// The connection to the service manager.
@@ -73,6 +76,27 @@ impl Notifier {
         self.send("WATCHDOG=1");
     }
 
+    /// Has the manager keep descriptors under a name, in the place of those that it kept: the
+    /// next process of the service gets them ([`kept`]).
+    pub fn keep(&self, name: &str, descriptors: &[BorrowedFd<'_>]) {
+        let Some(socket) = &self.socket else {
+            return;
+        };
+        self.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"));
+        let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+        let message = format!("FDSTORE=1\nFDNAME={name}");
+        let sent = sendmsg::<()>(
+            socket.as_raw_fd(),
+            &[IoSlice::new(message.as_bytes())],
+            &[ControlMessage::ScmRights(&raw)],
+            MsgFlags::empty(),
+            None,
+        );
+        if let Err(error) = sent {
+            tracing::warn!("the service manager does not keep {name} over a restart: {error}");
+        }
+    }
+
     fn send(&self, message: &str) {
         if let Some(socket) = &self.socket
             && let Err(error) = socket.send(message.as_bytes())
@@ -80,6 +104,29 @@ impl Notifier {
             tracing::debug!("the service manager was not told `{message}`: {error}");
         }
     }
+}
+
+/// The descriptors that the manager kept under this name (`sd_listen_fds_with_names(3)`). To be
+/// called once: they are the caller's from then on.
+#[must_use]
+pub fn kept(name: &str) -> Vec<OwnedFd> {
+    /// The first of those that are passed on.
+    const FIRST: RawFd = 3;
+    let variable = |name| std::env::var(name).ok();
+    let for_us = variable("LISTEN_PID").is_some_and(|pid| pid == std::process::id().to_string());
+    let count = variable("LISTEN_FDS").and_then(|count| count.parse::<RawFd>().ok());
+    let (true, Some(count)) = (for_us, count) else {
+        return Vec::new();
+    };
+    let names = variable("LISTEN_FDNAMES").unwrap_or_default();
+    (FIRST..FIRST.saturating_add(count))
+        .zip(names.split(':'))
+        .filter(|(_, of)| *of == name)
+        // SAFETY: the manager passed it on to this process, and nobody else takes it.
+        .map(|(fd, _)| unsafe { OwnedFd::from_raw_fd(fd) })
+        // What this daemon starts does not get it.
+        .filter(|fd| fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).is_ok())
+        .collect()
 }
 
 /// A leading `@` stands for the abstract name space.
@@ -97,6 +144,8 @@ fn connect(address: &str) -> io::Result<UnixDatagram> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd as _;
+
     use super::*;
 
     #[test]
@@ -119,6 +168,33 @@ mod tests {
         assert!(received().starts_with("RELOADING=1\nMONOTONIC_USEC="));
         notifier.alive();
         assert_eq!(received(), "WATCHDOG=1");
+    }
+
+    #[test]
+    fn descriptors_are_kept_by_name() {
+        use nix::sys::socket::{ControlMessageOwned, recvmsg};
+        let (manager, ours) = UnixDatagram::pair().unwrap();
+        let notifier = Notifier {
+            socket: Some(ours),
+            watchdog: None,
+        };
+        let file = std::fs::File::open("/dev/null").unwrap();
+        notifier.keep("sockets", &[file.as_fd(), file.as_fd()]);
+        let mut text = [0; 64];
+        let length = manager.recv(&mut text).unwrap();
+        assert_eq!(&text[..length], b"FDSTOREREMOVE=1\nFDNAME=sockets");
+        let mut space = nix::cmsg_space!([RawFd; 4]);
+        let mut parts = [io::IoSliceMut::new(&mut text)];
+        let fd = manager.as_raw_fd();
+        let got = recvmsg::<()>(fd, &mut parts, Some(&mut space), MsgFlags::empty()).unwrap();
+        let rights = got.cmsgs().unwrap().next();
+        let Some(ControlMessageOwned::ScmRights(fds)) = rights else {
+            panic!("no descriptors: {rights:?}");
+        };
+        assert_eq!(fds.len(), 2);
+        let length = got.bytes;
+        assert_eq!(&text[..length], b"FDSTORE=1\nFDNAME=sockets");
+        Notifier::default().keep("sockets", &[file.as_fd()]);
     }
 
     #[test]

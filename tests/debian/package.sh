@@ -163,6 +163,7 @@ pid=$(main_pid)
 check "restart" systemctl restart "$unit"
 check "by another process" is_another_than "$pid"
 check "the agent was denied throughout" still_denied
+check "the resolver's sockets outlived it" says "took over the sockets" journalctl -u "$unit" -o cat
 
 pid=$(main_pid)
 kill -KILL "$pid"

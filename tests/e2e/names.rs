@@ -261,7 +261,7 @@ fn explained(suite: &mut Suite) -> Result<()> {
     let answer = tagged.may(&ask("evil.example", "udp"))?;
     ensure!(answer["code"] == 3, "{answer}");
     let run = tagged.run()?.to_owned();
-    agentguard_tests::wait::until("events that say the names", || {
+    until("events that say the names", || {
         let events = suite.daemon.events(&run)?;
         let denied = |name: &str, address: Value| {
             events.iter().any(|event| {

@@ -46,7 +46,7 @@ impl Resolver {
             tracing::info!("resolver: not enabled; agents cannot ask for names");
             return Ok(None);
         }
-        let sockets = Sockets::bind(settings.port, &config.resolver_file())?;
+        let sockets = Sockets::open(settings.port, &config.resolver_file())?;
         let hosts = Arc::new(Hosts::new(Resolvers::new(&settings.resolv_conf)));
         let listening = Listening {
             v4: sockets.v4,

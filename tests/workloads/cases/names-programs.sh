@@ -85,6 +85,12 @@ psql -h db.work.example -c 'CREATE TABLE numbers AS SELECT generate_series(1, 10
 refused psql -h closed.work.example -c 'SELECT 1' "hostaddr=192.0.2.110"
 unknown psql -h closed.work.example -c 'SELECT 1'
 
+# A server that no rule names, at an address that one does: it fails at once, and not when TCP gives up.
+status=0
+timeout 20 curl --silent --ipv4 --cacert "$ca" --output none --connect-to ::git.work.example:443 \
+	https://closed.work.example/ || status=$?
+[ "$status" -ne 0 ] && [ "$status" -ne 124 ]
+
 [ "$(wc -l <"$refusals")" -eq 5 ]
 wait "$events"
 cat events

@@ -169,11 +169,13 @@ pushed() {
 	[ "$(as_worker git -C /srv/served/work.git log --format=%s main | tr '\n' ,)" = "by ssh,by https,first," ]
 }
 
-# The addresses of the events' server when the time was over, and of the one that no rule names (pip tries twice).
+# The addresses of the events' server when the time was over, and of the one that no rule names (pip tries twice);
+# and the one connection that is for that server at another's address.
 names_programs_denials() {
 	refused=$(events_of refused)
 	set -- --exactly "${refused:-0} connect 192.0.2.106 8001/tcp" \
 		--exactly '4 connect 192.0.2.110 443/tcp' \
+		--exactly '1 connect 192.0.2.101 443/tcp' \
 		--exactly '1 connect 192.0.2.110 2222/tcp' \
 		--exactly '1 connect 192.0.2.110 5432/tcp' \
 		--names closed.work.example
