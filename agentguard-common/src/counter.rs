@@ -34,11 +34,14 @@ pub enum Counter {
     ServerNameUnreadable = 12,
     /// A flow was not told because there was no room for it.
     FlowUntold = 13,
+    /// A tracing program was not run because it was running on that processor already, in
+    /// what an interrupt broke into. The kernel counts it, by program.
+    ProgramMissed = 14,
 }
 
 impl Counter {
     /// Number of counters.
-    pub const COUNT: usize = 14;
+    pub const COUNT: usize = 15;
 
     /// All counters, in order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -56,6 +59,7 @@ impl Counter {
         Self::ResolverAbsent,
         Self::ServerNameUnreadable,
         Self::FlowUntold,
+        Self::ProgramMissed,
     ];
 
     /// The name in metrics and in `doctor`.
@@ -76,6 +80,7 @@ impl Counter {
             Self::ResolverAbsent => "resolver_absent",
             Self::ServerNameUnreadable => "server_name_unreadable",
             Self::FlowUntold => "flow_untold",
+            Self::ProgramMissed => "program_missed",
         }
     }
 }

@@ -27,7 +27,7 @@ use super::server_names::ServerNames;
 use super::table::Table;
 use super::{
     Askers, DecisionCount, Fill, Hook, KernelError, KernelRun, LinkRow, Look, NewRun, Options,
-    Port, Protection, RawRecord, protections, sock_diag, sys,
+    Port, Protection, RawRecord, programs, protections, sock_diag, sys,
 };
 use crate::decode;
 use crate::policy::compile::Compiled;
@@ -409,14 +409,18 @@ impl Port for Bpf {
     }
 
     fn counters(&self) -> Vec<u64> {
-        (0..Counter::COUNT as u32)
+        let mut counters: Vec<u64> = (0..Counter::COUNT as u32)
             .map(|index| {
                 sys::lookup(self.counters.as_fd(), &index)
                     .ok()
                     .flatten()
                     .unwrap_or(0)
             })
-            .collect()
+            .collect();
+        if let Some(missed) = counters.get_mut(Counter::ProgramMissed as usize) {
+            *missed = programs::missed(&self.object);
+        }
+        counters
     }
 
     fn fills(&self) -> Vec<Fill> {

@@ -1,6 +1,8 @@
 //! The programs of the kernel object and where they attach: the userspace twin
 //! of agentguard-ebpf's table of contents.
 
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
 use agentguard_common::names::map;
 
 use super::btf::Btf;
@@ -249,4 +251,28 @@ impl Program {
             )),
         }
     }
+}
+
+/// How often the kernel left a tracing program out because it was running on that processor
+/// already (`recursion_misses`, Linux 5.12).
+#[must_use]
+pub fn missed(object: &aya::Ebpf) -> u64 {
+    use aya::programs::Program;
+    let of = |program: &Program| {
+        let fd = match program {
+            Program::BtfTracePoint(program) => program.fd().ok()?,
+            Program::FEntry(program) => program.fd().ok()?,
+            _ => return None,
+        };
+        let fd = fd.as_fd().as_raw_fd();
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+        let missed = info
+            .lines()
+            .find_map(|line| line.strip_prefix("recursion_misses:"))?;
+        missed.trim().parse::<u64>().ok()
+    };
+    object
+        .programs()
+        .filter_map(|(_, program)| of(program))
+        .sum()
 }
