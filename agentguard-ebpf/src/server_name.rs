@@ -325,6 +325,8 @@ fn judge(turn: &mut Turn, reading: &mut Reading) -> u64 {
         at: 0,
         found: 0,
         strange: 0,
+        number: 0,
+        value: 0,
         asked: port_key(turn.to.transport, turn.to.port),
     };
     verifier::repeat(PIECE as u32, copy, &mut name);
@@ -341,7 +343,11 @@ fn judge(turn: &mut Turn, reading: &mut Reading) -> u64 {
     unsafe { (*key).below = 1 };
     verifier::repeat(PIECE as u32, strip, &mut name);
     turn.named = name.found;
-    if !resolver::has_names(policy)
+    // The address itself says nothing of a server.
+    let to = turn.to.address.reached();
+    let is_itself = to.is_v4 && name.address() == Some(to.words[0]);
+    if is_itself
+        || !resolver::has_names(policy)
         || enforce::net::names_server(policy, &turn.to, unpacked(name.found))
     {
         turn.outcome = outcome::UNREADABLE;
@@ -364,7 +370,14 @@ struct Name {
     found: u32,
     /// 1 if it has bytes that no name has.
     strange: u32,
+    /// As an IPv4 address: its last number, and those before it with how many there are above;
+    /// [`NO_ADDRESS`] above if it is none.
+    number: u32,
+    value: u64,
 }
+
+/// What a name is that is no address, above the 32 bits of one.
+const NO_ADDRESS: u64 = 1 << 40;
 
 /// Where the name is in the key.
 const NAME_AT: usize = core::mem::offset_of!(agentguard_common::server_name::NameKey, name);
@@ -390,8 +403,40 @@ unsafe extern "C" fn copy(index: u64, name: *mut Name) -> u64 {
         name.key.add(NAME_AT + to).write_volatile(lower);
         let kept = verifier::bounded::<255>(u64::from(index)) as usize;
         name.named.add(kept).write_volatile(lower);
+        name.count_in(byte);
     }
     0
+}
+
+impl Name {
+    /// Takes the next byte of what may be an IPv4 address.
+    #[inline(always)]
+    fn count_in(&mut self, byte: u8) {
+        let digit = u32::from(byte.wrapping_sub(b'0'));
+        let (mut value, mut number) = (self.value, self.number);
+        if byte == b'.' {
+            let dots = (value >> 32) + 1;
+            value = dots << 32 | u64::from((value as u32) << 8 | number & 0xff);
+            number = 0;
+        } else if digit > 9 || number > 25 {
+            value = NO_ADDRESS;
+        } else {
+            number = number * 10 + digit;
+        }
+        // Each turn changes them.
+        self.value = verifier::forget_wide(value);
+        self.number = verifier::forget(number);
+    }
+
+    /// The IPv4 address that it is.
+    #[inline(always)]
+    fn address(&self) -> Option<u32> {
+        if self.value >> 32 == 3 && self.number <= 255 {
+            Some((self.value as u32) << 8 | self.number)
+        } else {
+            None
+        }
+    }
 }
 
 unsafe extern "C" fn strip(_: u64, name: *mut Name) -> u64 {

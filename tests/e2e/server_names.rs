@@ -224,6 +224,20 @@ fn requests(suite: &mut Suite) -> Result<()> {
         }
     }
     told(suite, &agent, &json!("evil.example"), "deny")?;
+    // Who goes there by number says the number; another one could be a proxy's to follow.
+    let by_number = |host: &str| text(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+    for host in [SHARED.to_owned(), echo.at.to_string(), format!("{SHARED}.")] {
+        passes(&mut agent, &echo, &by_number(&host), &[])?;
+    }
+    for host in [
+        "198.51.100.10",
+        "198.51.100.9.1",
+        "98.51.100.9",
+        "198.51.100.265",
+        "3325256713",
+    ] {
+        is_cut(&mut agent, &echo, &by_number(host), "\r\n\r\n", &[])?;
+    }
     suite.remove("sharing")
 }
 
