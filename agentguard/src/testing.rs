@@ -290,7 +290,7 @@ fn tag_of(run: &KernelRun) -> Tag {
     }
 }
 
-/// The process id behind a pidfd, as `/proc` says it.
+/// The process id behind a pidfd, as `/proc` says it; 0 where it has ended (`-1` there).
 fn pid_of(pidfd: BorrowedFd<'_>) -> u32 {
     let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
     let text = std::fs::read_to_string(path).unwrap();
@@ -298,7 +298,8 @@ fn pid_of(pidfd: BorrowedFd<'_>) -> u32 {
         .lines()
         .find_map(|line| line.strip_prefix("Pid:"))
         .unwrap();
-    line.trim().parse().unwrap()
+    let pid: i64 = line.trim().parse().unwrap();
+    u32::try_from(pid).unwrap_or(0)
 }
 
 /// A pidfd of a process.
