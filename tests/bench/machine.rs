@@ -107,7 +107,7 @@ pub fn check(compare: bool) -> Result<()> {
 }
 
 /// The ids of the programs in the kernel.
-fn loaded() -> BTreeSet<u32> {
+pub fn loaded() -> BTreeSet<u32> {
     // One that cannot be asked about has just gone.
     loaded_programs()
         .filter_map(Result::ok)

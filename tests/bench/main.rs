@@ -1,5 +1,5 @@
 //! What `cargo xtask bench` runs: system calls timed in a test machine whose clock
-//! counts instructions, and the decision function natively.
+//! counts instructions; the decision function and sending natively.
 
 mod decide;
 mod deep;
@@ -11,6 +11,8 @@ mod native;
 mod network;
 mod others;
 mod policy;
+mod sending;
+mod stream;
 mod tree;
 
 use std::path::Path;
@@ -35,8 +37,12 @@ fn run(arguments: &[String]) -> Result<()> {
         ["machine", empty, archive] => machine::main(Path::new(empty), archive),
         ["check", how @ ("compare" | "print")] => machine::check(how == "compare"),
         ["network"] => network::main(),
+        [network::REFUSED] => network::refused(),
         ["native", decide] => native::main(Path::new(decide)),
         [measure::FLAG, calls, file, udp, tcp, own] => measure::main(calls, file, [udp, tcp, own]),
+        [sending::FLAG, sink, echo, door, pit, elsewhere] => {
+            sending::main([sink, echo, door, pit, elsewhere])
+        }
         [tree::FLAG, archive, directory] => tree::main(archive, directory),
         [others::FLAG, file, ref command @ ..] => others::confined(file, command),
         [decide::FLAG, ref programs @ ..] => decide::main(programs),

@@ -107,7 +107,7 @@ fn established(to: &str) -> Result<(TcpStream, TcpStream)> {
 }
 
 /// A connection that leaves nothing behind: it is reset at its end.
-fn connect_tcp(to: SocketAddr) -> io::Result<()> {
+pub fn connect_tcp(to: SocketAddr) -> io::Result<()> {
     let stream = TcpStream::connect(to)?;
     let linger = nix::libc::linger {
         l_onoff: 1,

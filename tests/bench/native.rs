@@ -1,5 +1,5 @@
 //! What can be measured in real time on any host: the decision function, how long
-//! a large policy takes to be in force, and how much memory it all takes.
+//! a large policy takes to be in force, how much memory it all takes, and what sending costs.
 
 use std::fs;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -23,6 +23,7 @@ use serde_json::{Map, Value, json};
 
 use crate::decide;
 use crate::policy::{ANYWHERE, FEW, MANY, POLICIES, Policy};
+use crate::stream;
 
 /// Where the measured `connect` goes.
 const TO: ([u8; 4], u16) = ([127, 0, 0, 1], 7777);
@@ -52,12 +53,14 @@ pub fn main(object: &Path) -> Result<()> {
     let large = memory(&daemon)?;
     let decide = decisions(&daemon, &places, object)?;
     daemon.unload()?;
+    let sending = stream::main(&mut daemon, &places)?;
     let kernel = nix::sys::utsname::uname()?;
     let results = json!({
         "kernel": kernel.release().to_string_lossy(),
         "reload_ms": { "few": few, "many": many },
         "memory_kib": { "few": small, "many": large },
         "decide_ns": decide,
+        "sending": sending,
     });
     println!("{results}");
     Ok(())

@@ -1,8 +1,10 @@
 //! What sending costs, in each state: as an agent with few and many rules about addresses or
-//! names, and under nftables with a set of the same size for one cgroup.
+//! names, in a unit of systemd with as many addresses, and under nftables with a set of the same
+//! size for one cgroup.
 
 use std::fmt::Write as _;
 use std::fs;
+use std::net::UdpSocket;
 use std::path::Path;
 use std::process::Command;
 
@@ -17,9 +19,13 @@ use crate::measure::NETWORK;
 use crate::others::fed;
 
 /// Rules, in the two sizes.
-const SIZES: [(&str, usize); 2] = [("few", 10), ("many", 10_000)];
+pub const SIZES: [(&str, usize); 2] = [("few", 10), ("many", 10_000)];
 /// Makes the text of a rule from its number.
-type Rule = fn(usize) -> String;
+pub type Rule = fn(usize) -> String;
+/// What most rules are about.
+pub const KINDS: [(&str, Rule); 2] = [("addresses", network), ("names", name)];
+/// The argument that asks whether systemd refuses.
+pub const REFUSED: &str = "refused";
 /// The cgroup that nftables is about.
 const CGROUP: &str = "agentguard-bench";
 
@@ -32,6 +38,11 @@ pub fn main() -> Result<()> {
     bench.measure("none", Command::new("env"), NETWORK)?;
     bench.as_agent()?;
     bench.measure("none_again", Command::new("env"), NETWORK)?;
+    for (size, rules) in SIZES {
+        checked(unit(rules), &bench.this)?;
+        bench.measure(&format!("systemd_{size}"), unit(rules), NETWORK)?;
+    }
+    // Last: what it tracks connections with stays in the kernel.
     let cgroup = cgroup()?;
     for (size, rules) in SIZES {
         nftables(rules, &bench.own_net())?;
@@ -44,8 +55,7 @@ pub fn main() -> Result<()> {
 impl Bench {
     /// As agents whose rules are about addresses, or most of them about names.
     fn as_agent(&mut self) -> Result<()> {
-        let kinds: [(&str, Rule); 2] = [("addresses", network), ("names", name)];
-        for (kind, rule) in kinds {
+        for (kind, rule) in KINDS {
             let mut daemon = Daemon::configure(binary::agentguard()?, &self.places, &[])?;
             for (size, rules) in SIZES {
                 let file = self.places.at(&format!("agents/bench-{size}.yaml"));
@@ -73,12 +83,15 @@ impl Bench {
     fn manifest(&self, size: &str, rules: usize, rule: Rule) -> Manifest {
         let own = self.own_net();
         let listen = &own[own.len().saturating_sub(1)..];
-        let others = (own.len()..rules).map(rule);
-        let connect: Vec<String> = own.iter().cloned().chain(others).collect();
-        Manifest::new(&format!("bench-{size}"), "enforce")
-            .rules("connect", "allow", &connect)
-            .rules("listen", "allow", listen)
+        manifest(size, &own, rules, rule).rules("listen", "allow", listen)
     }
+}
+
+/// An agent that may connect to `own`, with so many rules.
+pub fn manifest(size: &str, own: &[String], rules: usize, rule: Rule) -> Manifest {
+    let others = (own.len()..rules).map(rule);
+    let connect: Vec<String> = own.iter().cloned().chain(others).collect();
+    Manifest::new(&format!("bench-{size}"), "enforce").rules("connect", "allow", &connect)
 }
 
 fn network(number: usize) -> String {
@@ -90,6 +103,44 @@ fn name(number: usize) -> String {
         0 => format!("host-{number}.service-{}.example:443", number % 97),
         _ => format!("*.zone-{number}.example"),
     }
+}
+
+/// The beginning of a command line in a unit that systemd lets send to and receive from the
+/// loopback address and so many others; of ports it knows nothing.
+fn unit(rules: usize) -> Command {
+    let mut command = Command::new("systemd-run");
+    command.args(["--quiet", "--wait", "--pipe", "--collect"]);
+    command.args(["-p", "IPAddressDeny=any"]);
+    let networks: Vec<String> = (1..rules)
+        .map(|number| format!("10.{}.{}.0/24", number / 250, number % 250))
+        .collect();
+    command.args(["-p", "IPAddressAllow=127.0.0.1"]);
+    // One argument may have 128 KiB.
+    for some in networks.chunks(1_000) {
+        command.arg("-p");
+        command.arg(format!("IPAddressAllow={}", some.join(" ")));
+    }
+    command
+}
+
+/// Makes sure that behind `command` other addresses are refused: systemd only warns when it
+/// cannot do that.
+fn checked(mut command: Command, this: &str) -> Result<()> {
+    let status = command.args([this, REFUSED]).status()?;
+    ensure!(status.success(), "systemd refuses nothing: {status}");
+    Ok(())
+}
+
+/// Fails where a datagram to an address that nothing allows can be sent.
+///
+/// # Errors
+/// It can be, or there is no socket.
+pub fn refused() -> Result<()> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    let sent = socket.send_to(&[0], "127.0.0.2:9");
+    let error = sent.err().and_then(|error| error.raw_os_error());
+    ensure!(error == Some(nix::libc::EPERM), "sending gave {error:?}");
+    Ok(())
 }
 
 /// A cgroup of its own, of cgroup v2.

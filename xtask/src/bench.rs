@@ -1,9 +1,10 @@
 //! `cargo xtask bench`: what AgentGuard costs. System calls in a test machine whose clock counts
 //! instructions, so that the figures repeat and one run can compare; the decision function,
-//! reloads and memory on this host, in real time. Beside them the targets (docs/benchmarks.md).
+//! reloads, memory and sending on this host, in real time. Beside them the targets (docs/benchmarks.md).
 
 mod archive;
 mod figures;
+mod sending;
 mod table;
 mod targets;
 
@@ -20,7 +21,7 @@ use crate::held::{self, Held};
 use crate::host::{Host, cargo_build, is_root};
 use crate::sh::Tool;
 use crate::vm::cli::{Flavour, Series};
-use crate::vm::{self, Guest, Machine, System};
+use crate::vm::{self, Guest, Init, Machine, System};
 use crate::{ebpf, guest};
 use figures::Figures;
 
@@ -52,7 +53,7 @@ pub struct Args {
     /// Measure only what is measured on this host: no test machine
     #[arg(long)]
     native: bool,
-    /// Measure what sending costs, also under nftables, and nothing else
+    /// Measure what sending costs, also under systemd's and nftables' rules, and nothing else
     #[arg(long, conflicts_with_all = ["native", "check"])]
     network: bool,
     /// Write all figures to this file as well
@@ -96,7 +97,10 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     if args.network {
         let output = scratch.path().join("network.json");
         let words = ["network".to_owned()];
-        let figures = in_machine(&host, args.kernel, &dir, &output, &words, &["nftables"])?;
+        // systemd's own rules are among what is compared.
+        let debian = Init::Systemd { install: vec![] };
+        let with = ["nftables"];
+        let figures = in_machine(&host, args.kernel, debian, &dir, &output, &words, &with)?;
         if let Some(file) = &args.json {
             let all = json!({ "commit": commit(&host), "network": figures });
             fs::write(file, format!("{all:#}\n"))
@@ -120,6 +124,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         Some(in_machine(
             &host,
             args.kernel,
+            Init::Plain,
             &dir,
             &output,
             &words,
@@ -133,19 +138,16 @@ pub fn main(args: &Args) -> Result<ExitCode> {
             .with_context(|| format!("cannot write {}", file.display()))?;
     }
     let native = Figures::new(native);
-    if let Some(machine) = machine.map(Figures::new) {
-        println!("{}", table::machine(&machine)?);
-        println!("{}", table::opens(&machine)?);
-        print!("{}", table::tree(&machine)?);
-        println!("\n{}", table::native(&native)?);
-        print!(
-            "{}",
-            table::targets(&targets::judge(Some(&machine), &native)?)
-        );
-    } else {
-        println!("{}", table::native(&native)?);
-        print!("{}", table::targets(&targets::judge(None, &native)?));
+    let machine = machine.map(Figures::new);
+    if let Some(machine) = &machine {
+        println!("{}", table::machine(machine)?);
+        println!("{}", table::opens(machine)?);
+        println!("{}", table::tree(machine)?);
     }
+    println!("{}", table::native(&native)?);
+    println!("{}", sending::table(&native)?);
+    let targets = targets::judge(machine.as_ref(), &native)?;
+    print!("{}", table::targets(&targets));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -175,6 +177,7 @@ fn build(host: &Host, dir: &Path) -> Result<()> {
 fn in_machine(
     host: &Host,
     series: Series,
+    init: Init,
     dir: &Path,
     output: &Path,
     words: &[String],
@@ -191,6 +194,7 @@ fn in_machine(
         add: vec![(dir.to_owned(), GUEST_DIR.to_owned())],
         output: Some(output.to_owned()),
         timeout: TIMEOUT,
+        init,
         ..Machine::new(Guest::Command(
             command.into_iter().map(OsString::from).collect(),
         ))

@@ -35,7 +35,7 @@ const WORKING: [&str; 5] = [
     "apparmor_thousand",
 ];
 /// States in which sending is measured.
-const NETWORK_STATES: [(&str, &str); 12] = [
+const NETWORK_STATES: [(&str, &str); 14] = [
     ("none", "no AgentGuard"),
     ("live_addresses", "untagged, an agent lives"),
     ("live_names", "untagged, one with names lives"),
@@ -44,6 +44,8 @@ const NETWORK_STATES: [(&str, &str); 12] = [
     ("names_few", "tagged, 10 rules, with names"),
     ("names_many", "tagged, 10,000 rules, with names"),
     ("none_again", "no AgentGuard, measured again"),
+    ("systemd_few", "IPAddressDeny, 10 allowed"),
+    ("systemd_many", "IPAddressDeny, 10,000 allowed"),
     ("nftables_few", "nftables, 10, outside the cgroup"),
     ("nftables_in_few", "nftables, 10, in the cgroup"),
     ("nftables_many", "nftables, 10,000, outside"),
@@ -230,13 +232,13 @@ pub fn targets(targets: &[Target]) -> String {
     grid(&rows)
 }
 
-fn header(columns: &[(&str, &str)]) -> Vec<String> {
+pub(super) fn header(columns: &[(&str, &str)]) -> Vec<String> {
     let labels = columns.iter().map(|(_, label)| (*label).to_owned());
     [String::new()].into_iter().chain(labels).collect()
 }
 
 /// Columns of equal width: the first to the left, the others to the right.
-fn grid(rows: &[Vec<String>]) -> String {
+pub(super) fn grid(rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)

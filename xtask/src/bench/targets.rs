@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::figures::Figures;
+use super::sending;
 
 /// One target.
 pub struct Target {
@@ -90,6 +91,8 @@ fn on_host(native: &Figures, targets: &mut Vec<Target>) -> Result<()> {
         let megabytes = native.at(&format!("/memory_kib/many/{size}"))? * 1024.0 / 1e6;
         targets.push(target(what, megabytes, Below(limit), "MB"));
     }
+    let what = "bulk throughput lost, tagged, the dearest state";
+    targets.push(target(what, sending::lost(native)?, Below(1.0), "%"));
     Ok(())
 }
 
