@@ -170,12 +170,12 @@ pushed() {
 }
 
 # The addresses of the events' server when the time was over, and of the one that no rule names (pip tries twice);
-# and the one connection that is for that server at another's address.
+# and the one connection that is for that server at another's address, with what was tried on it after it was cut.
 names_programs_denials() {
 	refused=$(events_of refused)
 	set -- --exactly "${refused:-0} connect 192.0.2.106 8001/tcp" \
 		--exactly '4 connect 192.0.2.110 443/tcp' \
-		--exactly '1 connect 192.0.2.101 443/tcp' \
+		--exactly '1 connect 192.0.2.101 443/tcp' --exactly 'any connect [?]' \
 		--exactly '1 connect 192.0.2.110 2222/tcp' \
 		--exactly '1 connect 192.0.2.110 5432/tcp' \
 		--names closed.work.example
