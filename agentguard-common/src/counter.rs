@@ -37,11 +37,17 @@ pub enum Counter {
     /// A tracing program was not run because it was running on that processor already, in
     /// what an interrupt broke into. The kernel counts it, by program.
     ProgramMissed = 14,
+    /// A process that a match is about could not be made the agent's (no run slot, no memory);
+    /// it was killed before its first instruction.
+    MatchFailed = 15,
+    /// The cgroup of a process could not be read (it is more than 32 levels deep, or a name
+    /// has more than 255 bytes): matches that ask for one do not hold.
+    CgroupUnreadable = 16,
 }
 
 impl Counter {
     /// Number of counters.
-    pub const COUNT: usize = 15;
+    pub const COUNT: usize = 17;
 
     /// All counters, in order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -60,6 +66,8 @@ impl Counter {
         Self::ServerNameUnreadable,
         Self::FlowUntold,
         Self::ProgramMissed,
+        Self::MatchFailed,
+        Self::CgroupUnreadable,
     ];
 
     /// The name in metrics and in `doctor`.
@@ -81,6 +89,8 @@ impl Counter {
             Self::ServerNameUnreadable => "server_name_unreadable",
             Self::FlowUntold => "flow_untold",
             Self::ProgramMissed => "program_missed",
+            Self::MatchFailed => "match_failed",
+            Self::CgroupUnreadable => "cgroup_unreadable",
         }
     }
 }

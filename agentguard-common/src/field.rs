@@ -120,6 +120,12 @@ fields! {
     TCP_BYTES_SENT = "tcp_sock", "bytes_sent";
     TCP_BYTES_AGAIN = "tcp_sock", "bytes_retrans";
     TCP_BYTES_RECEIVED = "tcp_sock", "bytes_received";
+    TASK_CGROUPS = "task_struct", "cgroups";
+    CSS_SET_CGROUP = "css_set", "dfl_cgrp";
+    CGROUP_LEVEL = "cgroup", "level";
+    CGROUP_PARENT = "cgroup", "self.parent";
+    CGROUP_NODE = "cgroup", "kn";
+    NODE_NAME = "kernfs_node", "name";
 }
 
 const _: () = assert!(FIELDS.len() < 0x100);

@@ -38,6 +38,16 @@ pub mod run_state {
     pub const REVOKED: u32 = 3;
 }
 
+/// How a run began.
+pub mod origin {
+    /// With `agentguard run`.
+    pub const LAUNCHED: u16 = 0;
+    /// A process executed what a manifest's `match` names: the kernel began it.
+    pub const MATCHED: u16 = 1;
+    /// Processes that were there already were made the agent's.
+    pub const ADOPTED: u16 = 2;
+}
+
 /// One run, in the kernel. The map is mapped into the daemon's memory: the
 /// daemon stores `state` and `lease_until` atomically, the kernel adds to the
 /// counters atomically, and neither overwrites the other.
@@ -68,6 +78,21 @@ pub struct RunRecord {
     pub state: u32,
     /// Index of its agent.
     pub agent: u32,
+    /// Not 0 from the moment that somebody takes the slot until it is free again. The kernel
+    /// and the daemon both take slots, by exchanging this word.
+    pub taken: u64,
+    /// Serial number of the run that began this one; 0: none did.
+    pub parent_serial: u64,
+    /// Slot of that run.
+    pub parent: u32,
+    /// Process that was its first.
+    pub pid: u32,
+    /// Real user id of that process when the run began.
+    pub uid: u32,
+    /// One of [`origin`].
+    pub origin: u16,
+    /// How many runs are above it.
+    pub depth: u16,
 }
 
 /// What is denied to every agent unless its manifest allows it by name: bits of
@@ -83,6 +108,22 @@ pub mod privilege {
     pub const DEVICES: u32 = 1 << 8;
 }
 
+/// A serial number: the boot clock's nanoseconds, with the lowest bits saying who gave it, so
+/// that two runs that begin at once have two.
+pub mod serial {
+    /// These bits are not the clock's.
+    pub const GIVER: u64 = 0x3ff;
+    /// The daemon. Smaller numbers are processors on which the kernel gave it.
+    pub const DAEMON: u64 = GIVER;
+
+    /// The number.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of(boot_ns: u64, giver: u64) -> u64 {
+        boot_ns & !GIVER | giver & GIVER
+    }
+}
+
 /// Bits of [`PolicyRecord::flags`].
 pub mod policy_flag {
     /// Not all files of which one name is less free than another found room in `LINKS`:
@@ -91,6 +132,8 @@ pub mod policy_flag {
     /// It has `connect` rules about names: questions of the DNS go to the daemon's resolver,
     /// and addresses are asked about in `GRANTS`.
     pub const NAMES: u32 = 2;
+    /// Of the matcher's record: some matches ask for a cgroup.
+    pub const MATCHES_CGROUPS: u32 = 4;
 }
 
 /// Roots of the address tries for one verb.
@@ -160,6 +203,6 @@ pub struct EnrolRequest {
 }
 
 const _: () = assert!(size_of::<Tag>() == 16);
-const _: () = assert!(size_of::<RunRecord>() == 96);
+const _: () = assert!(size_of::<RunRecord>() == 128);
 const _: () = assert!(size_of::<PolicyRecord>() == 48);
 const _: () = assert!(size_of::<EnrolRequest>() == 32);

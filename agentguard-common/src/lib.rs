@@ -3,7 +3,7 @@
 //! behind the verifier, in `agentguard policy explain` and in the tests.
 //!
 //! Reading order: what is decided ([`verb`], [`verdict`]), about whom
-//! ([`identity`]), by which tables ([`path`], [`net`]), how ([`decision`]), and
+//! ([`identity`], [`matching`]), by which tables ([`path`], [`net`]), how ([`decision`]), and
 //! what is told about it ([`event`], [`flow`], [`counter`]).
 #![no_std]
 
@@ -14,6 +14,7 @@ pub mod field;
 pub mod flow;
 pub mod identity;
 pub mod limits;
+pub mod matching;
 pub mod names;
 pub mod net;
 pub mod path;

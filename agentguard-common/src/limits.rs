@@ -1,9 +1,19 @@
 //! Every limit of AgentGuard that a kernel map or a wire type has, and what
 //! happens when it is reached.
 
-/// Agents (manifests) loaded at once, plus the index 0 that none has. One more:
-/// the policy is refused at load.
+/// Agents (manifests) loaded at once, plus the index 0 that none has, and the last, which is
+/// the [matcher's](crate::matching::MATCHER). One more: the policy is refused at load.
 pub const AGENTS: u32 = 1_024;
+
+/// Entries under `enrol.match`, over all agents. One more: refused at load.
+pub const MATCHES: u32 = 512;
+
+/// Different sets of these that a program, cgroup or user stands for, over two generations.
+/// Exceeded: refused at load.
+pub const MATCH_SETS: u32 = 2_048;
+
+/// Users that they name, over two generations. Exceeded: refused at load.
+pub const MATCH_USERS: u32 = 2_048;
 
 /// Policy records: each agent's current generation and the next.
 pub const POLICIES: u32 = 2 * AGENTS;

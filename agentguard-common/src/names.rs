@@ -27,6 +27,12 @@ pub mod map {
     pub const HEADS: &str = "HEADS";
     /// Policy records by slot.
     pub const POLICIES: &str = "POLICIES";
+    /// What becomes of a process that a match is about.
+    pub const MATCHES: &str = "MATCHES";
+    /// Sets of matches.
+    pub const MATCH_SETS: &str = "MATCH_SETS";
+    /// Sets of matches by user.
+    pub const MATCH_USERS: &str = "MATCH_USERS";
     /// Run records by run index.
     pub const RUNS: &str = "RUNS";
     /// Start state by (agent, device).

@@ -185,6 +185,9 @@ pub struct StartKey {
 /// sockets. The verb `create` stands for binding one there.
 pub const ABSTRACT_NAMES: u32 = u32::MAX;
 
+/// The same for the automaton of cgroups, whose names are walked from the root down.
+pub const CGROUPS: u32 = u32::MAX - 1;
+
 /// Key of a file that has several names of which not all are equally free. The value is a
 /// [`PathRow`]: the strictest of what its names say, defaults written out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]

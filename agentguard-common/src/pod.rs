@@ -1,6 +1,6 @@
 //! The only `aya::Pod` implementations: what may cross the kernel boundary as bytes.
 
-use crate::{event, flow, identity, net, path, resolver, server_name};
+use crate::{event, flow, identity, matching, net, path, resolver, server_name};
 
 macro_rules! pod {
     ($($type:ty),+ $(,)?) => {
@@ -17,6 +17,9 @@ pod!(
     identity::RunRecord,
     identity::PolicyRecord,
     identity::EnrolRequest,
+    matching::MatchSet,
+    matching::MatchRule,
+    matching::UserKey,
     path::TransitionKey,
     path::PathState,
     path::Position,

@@ -10,7 +10,8 @@
 //! | `lsm/task_free` | `task_free` | count it out |
 //! | `tp_btf/task_newtask` | `task_newtask` | copy the tag where LSM programs are refused |
 //! | `tp_btf/sched_process_exit` | `process_exit` | exit record; count out where LSM programs are refused |
-//! | `tp_btf/sched_process_exec` | `process_exec` | exec record |
+//! | `lsm/bprm_creds_for_exec` | `exec_begins` | what matches say of a script |
+//! | `tp_btf/sched_process_exec` | `process_exec` | first tag of a process that a match is about; exec record |
 //! | `lsm/bprm_check_security` | `exec_check` | decide `exec` |
 //! | `lsm/file_open` | `file_open` | decide `read`, `write` |
 //! | `lsm/file_truncate` | `file_truncate` | decide `write` (6.2 and later) |
@@ -73,9 +74,11 @@ mod hooks;
 mod kept;
 mod kernel;
 mod maps;
+mod matching;
 mod path;
 mod place;
 mod resolver;
+mod run;
 mod server_name;
 mod settled;
 mod socket;

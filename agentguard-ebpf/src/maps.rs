@@ -9,6 +9,7 @@ use agentguard_common::event::{Fold, FoldKey};
 use agentguard_common::flow::{Flow, FlowKey, NamedFlow};
 use agentguard_common::identity::{EnrolRequest, PolicyRecord, RunRecord, Tag};
 use agentguard_common::limits;
+use agentguard_common::matching::{MatchRule, MatchSet, UserKey};
 use agentguard_common::net::{NetNode, PortInterval, PortSet};
 use agentguard_common::path::{
     GlobState, LinkKey, PathRow, PathState, Position, StartKey, TransitionKey,
@@ -149,6 +150,24 @@ pub static LIVE: Array<i64, 1> = Array::new();
 /// Request to the enrolment iterator.
 #[btf_map]
 pub static ENROL: Array<EnrolRequest, 1> = Array::new();
+/// What a process becomes that an entry under `enrol.match` is about, by its number.
+#[btf_map]
+pub static MATCHES: Array<MatchRule, { (limits::BANKS * limits::MATCHES) as usize }, MMAPABLE> = Array::new();
+/// Sets of these entries.
+#[btf_map]
+pub static MATCH_SETS: Array<MatchSet, { limits::MATCH_SETS as usize }, MMAPABLE> = Array::new();
+/// Sets by user.
+#[btf_map]
+pub static MATCH_USERS: HashMap<UserKey, u32, { limits::MATCH_USERS as usize }, NO_PREALLOC> =
+    HashMap::new();
+/// What a task is about to execute, where an entry is about that: sets of its automata's rows,
+/// fixed above deep. Not pinned: an `execve` that a new daemon's programs see the second half
+/// of is asked by its interpreter alone.
+#[btf_map]
+pub static EXECUTING: TaskStorage<u64> = TaskStorage::new();
+/// Where the kernel looks for a free run slot next.
+#[btf_map]
+pub static NEXT_RUN: Array<u64, 1> = Array::new();
 /// Runs.
 #[btf_map]
 pub static RUNS: Array<RunRecord, { limits::RUNS as usize }, MMAPABLE> = Array::new();

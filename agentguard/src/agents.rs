@@ -12,7 +12,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use agentguard_common::limits::AGENTS;
+use agentguard_common::matching::MATCHER;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{self, Durability, FileError};
@@ -74,7 +74,7 @@ pub enum RegistryError {
         reason: String,
     },
     /// All indexes are taken.
-    #[error("more than {AGENTS} agents: remove manifests, or end runs of agents that were removed")]
+    #[error("more than {} agents: remove manifests, or end runs of agents that were removed", MATCHER - 1)]
     Full,
 }
 
@@ -99,7 +99,7 @@ impl Registry {
         match registry
             .agents
             .iter()
-            .find(|agent| !(1..AGENTS).contains(&agent.index) || !seen.insert(agent.index))
+            .find(|agent| !(1..MATCHER).contains(&agent.index) || !seen.insert(agent.index))
         {
             Some(agent) => Err(damaged(format!("index {} of {}", agent.index, agent.name))),
             None => Ok(registry),
@@ -159,7 +159,7 @@ impl Registry {
     ) -> Result<u32, RegistryError> {
         let used: HashSet<u32> = self.agents.iter().map(|agent| agent.index).collect();
         // Index 0 is nobody's: it is what a zeroed tag would name.
-        let fresh = (1..AGENTS).find(|index| !used.contains(index) && !live.contains(index));
+        let fresh = (1..MATCHER).find(|index| !used.contains(index) && !live.contains(index));
         let index = match fresh {
             Some(index) => index,
             None => self.retire_oldest(live)?,
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn indexes_are_reused_only_when_all_are_used_and_never_under_a_live_run() {
         let mut registry = Registry::default();
-        let all: Vec<_> = (1..AGENTS)
+        let all: Vec<_> = (1..MATCHER)
             .map(|number| manifest(&format!("old-{number}")))
             .collect();
         registry.assign(&all, &HashSet::new(), &[]).unwrap();
@@ -300,7 +300,7 @@ mod tests {
             ),
             Err(RegistryError::Full)
         ));
-        let live: HashSet<u32> = (0..AGENTS).filter(|index| *index != 7).collect();
+        let live: HashSet<u32> = (0..MATCHER).filter(|index| *index != 7).collect();
         let left = DecisionCount {
             agent: 7,
             verb: Verb::Write,

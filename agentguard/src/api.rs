@@ -81,6 +81,8 @@ pub struct Run {
     /// Identity; `run` is the run id.
     #[serde(flatten)]
     pub identity: Identity,
+    /// How it began: `launched`, `matched` or `adopted`.
+    pub origin: String,
     /// Version of the manifest it was started under.
     pub agent_version: String,
     /// `active`, `paused`, `revoked`, `ended`, or `unknown` when the kernel does not say.

@@ -11,7 +11,7 @@ pub mod authority;
 mod body;
 mod handlers;
 pub mod peer;
-mod processes;
+pub mod processes;
 mod request;
 mod server;
 mod views;

@@ -17,7 +17,7 @@ use agentguard_common::identity::Tag;
 use uuid::Uuid;
 
 use self::addresses::Addresses;
-pub use self::names::{AgentNames, PolicyNames, RuleName};
+pub use self::names::{AgentNames, PolicyNames, RuleName, unknown_agent};
 use self::processes::Processes;
 use crate::clock::Clock;
 use crate::decode::{self, Body, Record};
@@ -167,7 +167,7 @@ impl Correlator {
                 (Arc::clone(&run.identity), Some(version))
             }
             (None, Some(agent)) => (Arc::new(agent.identity_without_run()), version),
-            (None, None) => (Arc::new(names::unknown_agent(tag.agent)), None),
+            (None, None) => (Arc::new(unknown_agent(tag.agent)), None),
         }
     }
 

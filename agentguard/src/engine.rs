@@ -7,6 +7,7 @@
 //! is not empty the records stay in the rings, where the kernel counts losses.
 
 pub mod launch;
+mod matched;
 mod names;
 mod policy;
 mod report;
@@ -296,6 +297,7 @@ impl Engine {
             }
         }
         if !batch.is_empty() {
+            self.learn_runs_of(&batch);
             self.tell(Message::Records(batch));
         }
         if emptied && (self.collect_repeats || !self.ending.ripe.is_empty()) {

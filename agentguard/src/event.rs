@@ -329,6 +329,8 @@ pub struct Flow {
 /// How a run began.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RunStarted {
+    /// `launched`, `matched` or `adopted`.
+    pub origin: &'static str,
     /// Process id of its first process.
     pub pid: u32,
     /// User id that asked for it.

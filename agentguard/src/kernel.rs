@@ -92,6 +92,10 @@ pub struct NewRun {
     pub id: uuid::Uuid,
     /// `CLOCK_BOOTTIME` nanoseconds at which its rights end; zero: never.
     pub lease_until: u64,
+    /// Process that is to be its first.
+    pub pid: u32,
+    /// That process's user id.
+    pub uid: u32,
 }
 
 /// A run as the kernel holds it.
@@ -101,10 +105,18 @@ pub struct KernelRun {
     pub slot: u32,
     /// Serial number; tells a reused slot from an old tag.
     pub serial: u64,
-    /// Run id.
+    /// Run id; nil: the kernel began it, and nobody has named it yet.
     pub id: uuid::Uuid,
     /// Agent index.
     pub agent: u32,
+    /// Process that was its first.
+    pub pid: u32,
+    /// One of [`origin`](agentguard_common::identity::origin).
+    pub origin: u16,
+    /// Real user id of that process when it began.
+    pub uid: u32,
+    /// `CLOCK_BOOTTIME` nanoseconds at which its rights end; zero: never.
+    pub lease_until: u64,
     /// Live tasks (threads).
     pub tasks: i64,
     /// Events that the kernel tried to send.
@@ -215,10 +227,12 @@ pub enum KernelError {
     },
 }
 
-/// Reads who asks the resolver, from any task: the kernel's table, and nothing else.
+/// Reads who asks the resolver, from any task: the kernel's tables, and nothing else.
 pub trait Askers: Send + Sync {
     /// Who sends from this port, as far as the kernel remembers.
     fn get(&self, key: &AskerKey) -> Option<Asker>;
+    /// Whether this run is in the kernel's table.
+    fn is_live(&self, tag: Tag) -> bool;
 }
 
 /// The kernel side. All calls are quick (well under a millisecond but for
@@ -268,8 +282,15 @@ pub trait Port: Send {
     /// # Errors
     /// The slot does not hold that run any more, or it still has tasks.
     fn end_run(&mut self, tag: Tag) -> Result<(), KernelError>;
+    /// Gives a run that the kernel began its id.
+    ///
+    /// # Errors
+    /// The slot does not hold that run any more.
+    fn name_run(&mut self, tag: Tag, id: uuid::Uuid) -> Result<(), KernelError>;
     /// Runs in the kernel's table.
     fn runs(&self) -> Vec<KernelRun>;
+    /// The run in a slot, if there is one.
+    fn run_in(&self, slot: u32) -> Option<KernelRun>;
     /// Takes the counts of repeats out of the kernel.
     fn take_repeats(&mut self) -> Vec<(FoldKey, Fold)>;
     /// Takes what is known of flows out of the kernel, and has connections that go on for more

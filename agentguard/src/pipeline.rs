@@ -279,6 +279,8 @@ mod tests {
             agent: 0,
             id: Uuid::nil(),
             lease_until: 0,
+            pid: 1,
+            uid: 0,
         };
         port.start_run(&run).unwrap();
         KernelRun {

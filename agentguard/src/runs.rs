@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use agentguard_common::identity::Tag;
+use agentguard_common::identity::{Tag, origin};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -23,6 +23,41 @@ pub const ENDED_RUNS: usize = 10_000;
 
 /// Ended runs after which the oldest records are removed.
 const PRUNE_EVERY: usize = 500;
+
+/// How a run began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// With `agentguard run`.
+    #[default]
+    Launched,
+    /// A process executed what a manifest's `match` names.
+    Matched,
+    /// Processes that were there already were made the agent's.
+    Adopted,
+}
+
+impl Origin {
+    /// As the kernel's record says it ([`origin`]).
+    #[must_use]
+    pub const fn of_kernel(number: u16) -> Self {
+        match number {
+            origin::MATCHED => Self::Matched,
+            origin::ADOPTED => Self::Adopted,
+            _ => Self::Launched,
+        }
+    }
+
+    /// The word in events and reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Launched => "launched",
+            Self::Matched => "matched",
+            Self::Adopted => "adopted",
+        }
+    }
+}
 
 /// A run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +72,9 @@ pub struct Run {
     pub serial: u64,
     /// Boot of the host in which it lives.
     pub boot_id: String,
+    /// How it began.
+    #[serde(default)]
+    pub origin: Origin,
     /// Identity on its events.
     pub identity: Identity,
     /// Version of the manifest it was started under.

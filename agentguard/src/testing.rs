@@ -160,6 +160,7 @@ pub fn run(agent: &str, serial: u64) -> Run {
         slot: 3,
         serial,
         boot_id: "boot".to_owned(),
+        origin: crate::runs::Origin::Launched,
         identity: identity(agent, id),
         agent_version: format!("{agent}-v1"),
         started: Timestamp::from_nanos(1),
@@ -352,6 +353,10 @@ impl Port for FakePort {
             serial,
             id: run.id,
             agent: run.agent,
+            pid: run.pid,
+            origin: 0,
+            uid: run.uid,
+            lease_until: run.lease_until,
             tasks: 0,
             events: 0,
             lost: 0,
@@ -414,6 +419,20 @@ impl Port for FakePort {
 
     fn runs(&self) -> Vec<KernelRun> {
         self.state().runs.clone()
+    }
+
+    fn run_in(&self, slot: u32) -> Option<KernelRun> {
+        let state = self.state();
+        state.runs.iter().find(|run| run.slot == slot).cloned()
+    }
+
+    fn name_run(&mut self, tag: Tag, id: Uuid) -> Result<(), KernelError> {
+        let mut state = self.state();
+        let named = state.runs.iter_mut();
+        for run in named.filter(|run| run.serial == tag.run_serial) {
+            run.id = id;
+        }
+        Ok(())
     }
 
     fn take_repeats(&mut self) -> Vec<(FoldKey, Fold)> {
@@ -510,5 +529,10 @@ impl Port for FakePort {
 impl Askers for FakePort {
     fn get(&self, key: &AskerKey) -> Option<Asker> {
         self.state().askers.get(key).copied()
+    }
+
+    fn is_live(&self, tag: Tag) -> bool {
+        let state = self.state();
+        state.runs.iter().any(|run| tag_of(run) == tag)
     }
 }

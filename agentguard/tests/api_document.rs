@@ -111,6 +111,7 @@ fn run_end() -> RunEnded {
 
 fn run() -> api::Run {
     api::Run {
+        origin: "launched".to_owned(),
         identity: Identity {
             agent: "coder".to_owned(),
             owner: "team".to_owned(),

@@ -76,6 +76,7 @@ fn details() -> Vec<Detail> {
         Detail::Exec { object: file() },
         Detail::Exit(Exit::from_word(0)),
         Detail::RunStarted(RunStarted {
+            origin: "launched",
             pid: 1,
             uid: 0,
             started_by: String::new(),

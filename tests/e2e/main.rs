@@ -9,6 +9,7 @@ mod identity;
 mod launch;
 mod lifecycle;
 mod links;
+mod matching;
 mod metrics;
 mod names;
 mod network;
@@ -61,6 +62,7 @@ fn tests() -> Vec<Test> {
         links::TESTS,
         repeats::TESTS,
         launch::TESTS,
+        matching::TESTS,
         bad_input::TESTS,
         policy_reload::TESTS,
         rules::TESTS,

@@ -35,6 +35,13 @@ impl Manifest {
         self
     }
 
+    /// Which processes become it at exec: the entries of `enrol.match`.
+    #[must_use]
+    pub fn matches(mut self, entries: &Value) -> Self {
+        self.0["spec"]["enrol"]["match"] = entries.clone();
+        self
+    }
+
     /// The verdict of a verb where no rule matches.
     #[must_use]
     pub fn default(mut self, verb: &str, verdict: &str) -> Self {

@@ -1,14 +1,20 @@
 //! Program start.
 
+use agentguard_common::counter::Counter;
+use agentguard_common::identity::Tag;
 use agentguard_common::verb::{Verb, Verbs};
+use aya_ebpf::helpers::generated::bpf_send_signal;
 use aya_ebpf::macros::{btf_tracepoint, lsm};
 use aya_ebpf::programs::{BtfTracePointContext, LsmContext};
 
 use crate::emit::{self, Subjected};
-use crate::enforce;
-use crate::kernel::{Argument, Binprm, Task};
+use crate::{enforce, verifier};
+use crate::kernel::{Argument, Binprm, Dentry, Task};
 use crate::maps::{HEADS, POLICIES, RUNS};
-use crate::task;
+use crate::{matching, run, task};
+
+const ENOMEM: i32 = 12;
+const SIGKILL: u32 = 9;
 
 /// `int bprm_check_security(struct linux_binprm *bprm)`: once for the program,
 /// once more for each interpreter that a script names.
@@ -22,21 +28,60 @@ pub fn exec_check(ctx: LsmContext) -> i32 {
     enforce::path(tag, program.dentry(), Verbs::of(Verb::Exec))
 }
 
-/// `void sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`
+/// `int bprm_creds_for_exec(struct linux_binprm *bprm)`: once, with what is executed, before
+/// the kernel looks whether it is a script.
+#[lsm(hook = "bprm_creds_for_exec")]
+pub fn exec_begins(ctx: LsmContext) -> i32 {
+    let prior: i32 = ctx.arg(1);
+    if prior != 0 || !matching::is_on() {
+        return prior;
+    }
+    let program = Binprm::from_argument(ctx.arg(0)).file();
+    if matching::note(program.dentry()) != 0 {
+        return verifier::constant::<{ -ENOMEM as i64 }>();
+    }
+    0
+}
+
+/// `void sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`:
+/// the new image is there, the other threads are gone, and nothing of it has run.
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
-    if !task::any_tagged() {
+    let matches = matching::is_on();
+    if !matches && !task::any_tagged() {
         return 0;
     }
-    let Some(tag) = task::tag(Task::current()) else {
+    let task = Task::current();
+    let program = Binprm::from_argument(ctx.arg(2)).file();
+    let mut tag = task::tag(task);
+    if matches && tag.is_none() {
+        tag = enrol(task, program.dentry());
+    }
+    let Some(tag) = tag else {
         return 0;
     };
     if let Some(head) = HEADS.get(tag.agent)
         && let Some(policy) = POLICIES.get(*head)
         && let Some(run) = RUNS.get_ptr_mut(tag.run)
     {
-        let program = Binprm::from_argument(ctx.arg(2)).file();
         emit::exec(&Subjected { tag: &tag, policy, run }, program.dentry());
     }
     0
+}
+
+/// Makes the running task an agent's, if a match is about it.
+#[inline(always)]
+fn enrol(task: Task, program: Dentry) -> Option<Tag> {
+    let rule = matching::rule(program)?;
+    if let Some(tag) = run::begin(rule, task) {
+        if task::set_tag(task, &tag) {
+            return Some(tag);
+        }
+        run::give_up(&tag);
+    }
+    // It must not run as nobody's.
+    emit::count(Counter::MatchFailed);
+    // SAFETY: helper call with a number.
+    unsafe { bpf_send_signal(SIGKILL) };
+    None
 }

@@ -12,10 +12,12 @@ use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
 use crate::verifier;
 
+mod cgroup;
 mod file;
 mod socket;
 mod task;
 
+pub use self::cgroup::Cgroup;
 pub use self::file::S_IFCHR;
 pub use self::socket::{AbstractName, abstract_name};
 

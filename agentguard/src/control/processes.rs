@@ -21,11 +21,16 @@ pub(super) struct Tagged {
 
 /// What `/proc` says of a process.
 #[derive(Debug, Default)]
-pub(super) struct Details {
+pub struct Details {
+    /// Parent.
     pub ppid: u32,
+    /// User id of its `/proc` directory.
     pub uid: u32,
+    /// How many threads it has.
     pub threads: u32,
+    /// Its program.
     pub exe: Option<String>,
+    /// Its arguments.
     pub command: Vec<String>,
 }
 
@@ -62,7 +67,8 @@ fn all_pids() -> Vec<u32> {
 }
 
 /// Details for people; nothing is decided by them.
-pub(super) fn details(pid: u32) -> Details {
+#[must_use]
+pub fn details(pid: u32) -> Details {
     let directory = format!("/proc/{pid}");
     let status = fs::read_to_string(format!("{directory}/status")).unwrap_or_default();
     let number = |name: &str| {

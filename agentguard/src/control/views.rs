@@ -20,6 +20,7 @@ pub(super) fn run(run: &Run, kernel: Option<&KernelRun>) -> api::Run {
     };
     api::Run {
         identity: run.identity.clone(),
+        origin: run.origin.name().to_owned(),
         agent_version: run.agent_version.clone(),
         state: state.to_owned(),
         started: run.started,

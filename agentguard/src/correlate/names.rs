@@ -94,7 +94,8 @@ impl PolicyNames {
 
 impl AgentNames {
     /// The identity on events of a run that the daemon does not know.
-    pub(super) fn identity_without_run(&self) -> Identity {
+    #[must_use]
+    pub fn identity_without_run(&self) -> Identity {
         Identity {
             agent: self.name.clone(),
             owner: self.owner.clone(),
@@ -109,7 +110,7 @@ impl AgentNames {
 }
 
 /// The identity of an agent that no known policy names.
-pub(super) fn unknown_agent(index: u32) -> Identity {
+pub fn unknown_agent(index: u32) -> Identity {
     Identity {
         agent: format!("unknown-{index}"),
         owner: "unknown".to_owned(),

@@ -17,7 +17,7 @@ use crate::pipeline::Message;
 use crate::policy::compile::protected;
 use crate::policy::manifest::{Authority, Manifest};
 use crate::policy::{duration, text};
-use crate::runs::Run;
+use crate::runs::{Origin, Run};
 use crate::trace::{NoRandom, TraceParent};
 
 /// A request to start a run with the process that asks.
@@ -124,6 +124,8 @@ impl Engine {
         let tag = self.port.start_run(&NewRun {
             agent: index,
             id,
+            pid: launch.process.pid,
+            uid: launch.process.uid,
             lease_until: lease.map_or(0, |lease| {
                 let nanos = u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX);
                 clock::boot_ns().saturating_add(nanos)
@@ -136,6 +138,7 @@ impl Engine {
             slot: tag.run,
             serial: tag.run_serial,
             boot_id: self.context.boot_id.clone(),
+            origin: Origin::Launched,
             identity: Identity {
                 agent: manifest.name.clone(),
                 owner: manifest.owner.clone(),
@@ -223,7 +226,7 @@ impl Engine {
         }
     }
 
-    fn tell_start(&mut self, run: &Run, error: Option<String>) {
+    pub(super) fn tell_start(&mut self, run: &Run, error: Option<String>) {
         let kind = match error {
             None => Kind::RunStarted,
             Some(_) => Kind::RunFailed,
@@ -237,6 +240,7 @@ impl Engine {
             run_seq: None,
             process: None,
             detail: Detail::RunStarted(RunStarted {
+                origin: run.origin.name(),
                 pid: run.pid,
                 uid: run.uid,
                 started_by: run.started_by.clone(),

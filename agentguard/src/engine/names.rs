@@ -230,6 +230,11 @@ impl Engine {
         self.names.view.run_started(tag);
     }
 
+    /// What is known of an agent by the newest policy that has it.
+    pub(super) fn agent_names(&self, agent: u32) -> Option<&AgentNames> {
+        self.names.rules.iter().find_map(|names| names.agent(agent))
+    }
+
     /// A run has ended: what it was given goes with it.
     pub(super) fn forget_names_of(&mut self, serial: u64) {
         self.tell_refused();

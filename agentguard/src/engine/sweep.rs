@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use agentguard_common::identity::Tag;
+use agentguard_common::identity::{Tag, origin};
 
 use super::Engine;
 use crate::clock::Timestamp;
@@ -12,7 +12,7 @@ use crate::correlate::KnownRun;
 use crate::event::Identity;
 use crate::kernel::KernelRun;
 use crate::pipeline::{Message, RunEnding, RunSettled};
-use crate::runs::Run;
+use crate::runs::{Origin, Run};
 
 impl Engine {
     /// Tells the pipeline about the runs that were read from the disk.
@@ -29,9 +29,13 @@ impl Engine {
         let kernel = self.port.runs();
         let known: HashSet<u64> = kernel.iter().map(|run| run.serial).collect();
         for run in &kernel {
+            let is_known = self.runs.by_serial(run.serial).is_some();
+            if !is_known && run.origin == origin::MATCHED {
+                self.record_matched(run);
+            }
             if run.tasks == 0 {
                 self.ending.fresh.insert(run.serial);
-            } else if self.runs.by_serial(run.serial).is_none() {
+            } else if !is_known && run.origin != origin::MATCHED {
                 self.adopt_unknown(run);
             }
         }
@@ -126,6 +130,7 @@ impl Engine {
             slot: kernel.slot,
             serial: kernel.serial,
             boot_id: self.context.boot_id.clone(),
+            origin: Origin::of_kernel(kernel.origin),
             identity: Identity {
                 agent: agent.map_or_else(
                     || format!("unknown-{}", kernel.agent),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use agentguard_common::decision;
 use agentguard_common::identity::{NetRoots, PolicyRecord, policy_flag};
 use agentguard_common::limits;
+use agentguard_common::matching::{self, MATCHER, MatchRule, MatchSet, UserKey};
 use agentguard_common::names::map;
 use agentguard_common::net::{LEAF, NetNode, PortInterval, PortSet};
 use agentguard_common::path::{
@@ -32,6 +33,9 @@ pub struct Banks {
     nodes: Table<NetNode>,
     sets: Table<PortSet>,
     ports: Table<PortInterval>,
+    matches: Table<MatchRule>,
+    match_sets: Table<MatchSet>,
+    match_users: OwnedFd,
     starts: OwnedFd,
     transitions: OwnedFd,
     links: OwnedFd,
@@ -52,6 +56,8 @@ struct Used {
     nodes: u64,
     sets: u64,
     ports: u64,
+    matches: u64,
+    match_sets: u64,
 }
 
 /// First number of a bank in a table. 0 keeps its meaning (dead, none, empty) in
@@ -119,6 +125,9 @@ impl Banks {
             nodes: table(fd, map::NET_NODES, limits::NET_NODES)?,
             sets: table(fd, map::NET_SETS, limits::NET_SETS)?,
             ports: table(fd, map::NET_PORTS, limits::NET_PORTS)?,
+            matches: table(fd, map::MATCHES, limits::BANKS * limits::MATCHES)?,
+            match_sets: table(fd, map::MATCH_SETS, limits::MATCH_SETS)?,
+            match_users: fd(map::MATCH_USERS)?,
             starts: fd(map::PATH_STARTS)?,
             transitions: fd(map::PATH_TRANSITIONS)?,
             links: fd(map::LINKS)?,
@@ -165,6 +174,10 @@ impl Banks {
                 });
             }
         }
+        if let Some(matcher) = policy.matcher {
+            let slot = bank * limits::AGENTS + MATCHER;
+            self.policies.set(slot, shift_record(matcher, bank));
+        }
         self.switch(policy, bank);
         self.current = bank;
         self.used = used(&policy.tables, links);
@@ -175,7 +188,10 @@ impl Banks {
     /// holds a policy: everything is denied to what is left of its runs.
     fn switch(&self, policy: &Compiled, bank: u32) {
         self.policies.set(0, NO_POLICY);
-        let present: HashSet<u32> = policy.agents.iter().map(|agent| agent.index).collect();
+        let agents = policy.agents.iter().map(|agent| agent.index);
+        // The matcher comes last: nothing becomes an agent that has no policy yet.
+        let matcher = policy.matcher.map(|_| MATCHER);
+        let present: HashSet<u32> = agents.chain(matcher).collect();
         for agent in 1..limits::AGENTS {
             let slot = if present.contains(&agent) {
                 bank * limits::AGENTS + agent
@@ -203,6 +219,11 @@ impl Banks {
         for key in sys::keys::<StartKey>(self.starts.as_fd()).map_err(stale)? {
             if u32::from(key.starts >= limits::AGENTS) == bank {
                 sys::delete(self.starts.as_fd(), &key).map_err(stale)?;
+            }
+        }
+        for key in sys::keys::<UserKey>(self.match_users.as_fd()).map_err(stale)? {
+            if key.bank == bank {
+                sys::delete(self.match_users.as_fd(), &key).map_err(stale)?;
             }
         }
         Ok(())
@@ -332,6 +353,12 @@ impl Banks {
         for (index, port) in (0u32..).zip(&tables.ports) {
             self.ports.set(index + base(bank, limits::NET_PORTS), *port);
         }
+        for (index, rule) in (0u32..).zip(&tables.matches) {
+            self.matches.set(index + bank * limits::MATCHES, *rule);
+        }
+        for (index, set) in (0u32..).zip(&tables.match_sets) {
+            self.match_sets.set(index + bank * matching::SETS, *set);
+        }
         self.write_hashes(tables, bank)
     }
 
@@ -344,6 +371,12 @@ impl Banks {
         }
         sys::update_batch(self.transitions.as_fd(), &keys, &values)
             .map_err(|error| failed("writing path transitions", &error))?;
+        let users = tables.match_users.iter();
+        let (keys, values): (Vec<UserKey>, Vec<u32>) = users
+            .map(|(uid, set)| (UserKey { bank, uid: *uid }, *set))
+            .unzip();
+        sys::update_batch(self.match_users.as_fd(), &keys, &values)
+            .map_err(|error| failed("writing the users of matches", &error))?;
         let (mut keys, mut values) = (Vec::new(), Vec::new());
         for (key, start) in &tables.starts {
             keys.push(StartKey {
@@ -390,6 +423,16 @@ impl Banks {
                 map: map::GLOB_STATES,
                 used: used.globs,
                 limit: half(limits::GLOB_STATES),
+            },
+            Fill {
+                map: map::MATCHES,
+                used: used.matches,
+                limit: u64::from(limits::MATCHES),
+            },
+            Fill {
+                map: map::MATCH_SETS,
+                used: used.match_sets,
+                limit: half(limits::MATCH_SETS),
             },
             Fill {
                 map: map::NET_NODES,
@@ -442,6 +485,8 @@ fn used(tables: &Tables, links: u64) -> Used {
         nodes: tables.nodes.len() as u64,
         sets: tables.sets.len() as u64,
         ports: tables.ports.len() as u64,
+        matches: tables.matches.len() as u64,
+        match_sets: tables.match_sets.len() as u64,
     }
 }
 

@@ -6,12 +6,12 @@ use std::io::Read;
 use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use agentguard_common::counter::Counter;
 use agentguard_common::event::{Fold, FoldKey, Header, Kind, flag};
 use agentguard_common::flow::{FlowKey, NamedFlow};
-use agentguard_common::identity::{EnrolRequest, RunRecord, Tag, policy_flag, run_state};
+use agentguard_common::identity::{EnrolRequest, RunRecord, Tag, policy_flag, run_state, serial};
 use agentguard_common::limits;
 use agentguard_common::names::map;
 use agentguard_common::resolver::{Asker, AskerKey, Grant, GrantKey, ResolverRecord};
@@ -19,7 +19,7 @@ use agentguard_common::verb::Verb;
 use agentguard_common::verdict::{Mode, Verdict};
 use aya::maps::{Map, MapData, RingBuf};
 
-use super::banks::Banks;
+use super::banks::{Banks, grace};
 use super::flows::Flows;
 use super::load::{self, Loaded, failed};
 use super::pins::{self, links_dir};
@@ -99,7 +99,7 @@ pub fn open(options: &Options) -> Result<Bpf, KernelError> {
     let denials = ring(&mut object, map::DENIALS)?;
     let audit = ring(&mut object, map::AUDIT)?;
     let linked = ring(&mut object, map::LINKED)?;
-    Ok(Bpf {
+    let bpf = Bpf {
         object,
         options: options.clone(),
         hooks,
@@ -122,7 +122,9 @@ pub fn open(options: &Options) -> Result<Bpf, KernelError> {
         denials,
         audit,
         linked,
-    })
+    };
+    bpf.free_abandoned_slots();
+    Ok(bpf)
 }
 
 /// A file descriptor of a map of its own, whatever type aya takes it for.
@@ -158,6 +160,36 @@ fn missing(name: &str) -> KernelError {
 }
 
 impl Bpf {
+    /// Whether a run slot was free and is ours now. The kernel takes slots as well.
+    fn take_slot(&self, slot: u32) -> bool {
+        self.taken(slot).is_some_and(|taken| {
+            taken.load(Ordering::SeqCst) == 0 && taken.swap(1, Ordering::SeqCst) == 0
+        })
+    }
+
+    fn taken(&self, slot: u32) -> Option<&AtomicU64> {
+        self.runs.atomic_u64(slot, offset_of!(RunRecord, taken))
+    }
+
+    /// Frees slots that were taken by a daemon which ended before it began a run there.
+    fn free_abandoned_slots(&self) {
+        let abandoned = |slot: &u32| {
+            let run = self.runs.get(*slot);
+            run.is_some_and(|run| run.taken != 0 && run.state == run_state::FREE)
+        };
+        let found: Vec<u32> = (1..limits::RUNS).filter(abandoned).collect();
+        if found.is_empty() {
+            return;
+        }
+        // The kernel, too, takes a slot before it begins the run: after this it has.
+        grace();
+        for slot in found.into_iter().filter(abandoned) {
+            if let Some(taken) = self.taken(slot) {
+                taken.store(0, Ordering::SeqCst);
+            }
+        }
+    }
+
     /// The record of a run, if the tag's run still has its slot.
     fn run(&self, tag: Tag) -> Result<RunRecord, KernelError> {
         match self.runs.get(tag.run) {
@@ -168,6 +200,27 @@ impl Bpf {
                 next: "list live runs with `agentguard runs list`".to_owned(),
             }),
         }
+    }
+}
+
+fn kernel_run(slot: u32, run: &RunRecord) -> KernelRun {
+    KernelRun {
+        slot,
+        serial: run.serial,
+        id: uuid::Uuid::from_bytes(run.id),
+        agent: run.agent,
+        pid: run.pid,
+        origin: run.origin,
+        uid: run.uid,
+        lease_until: run.lease_until,
+        tasks: run.tasks,
+        events: run.events,
+        lost: run.lost,
+        denials: run.denials,
+        folded: run.folded,
+        first_lost: run.first_lost,
+        last_lost: run.last_lost,
+        state: run.state,
     }
 }
 
@@ -213,12 +266,7 @@ impl Port for Bpf {
 
     fn start_run(&mut self, run: &NewRun) -> Result<Tag, KernelError> {
         // Slot 0 is left free, so that a zeroed tag never names a run.
-        let free = (1..limits::RUNS).find(|slot| {
-            self.runs
-                .get(*slot)
-                .is_some_and(|run| run.state == run_state::FREE)
-        });
-        let Some(slot) = free else {
+        let Some(slot) = (1..limits::RUNS).find(|slot| self.take_slot(*slot)) else {
             return Err(KernelError::Limit {
                 what: "live runs",
                 limit: u64::from(limits::RUNS - 1),
@@ -226,13 +274,16 @@ impl Port for Bpf {
             });
         };
         // Serial numbers grow with the boot clock: unique even over daemons.
-        let serial = sys::boot_time().max(1);
+        let serial = serial::of(sys::boot_time(), serial::DAEMON);
         let record = RunRecord {
             serial,
             lease_until: run.lease_until,
             id: *run.id.as_bytes(),
             state: run_state::ACTIVE,
             agent: run.agent,
+            taken: 1,
+            pid: run.pid,
+            uid: run.uid,
             ..RunRecord::default()
         };
         self.runs.set(slot, record);
@@ -293,28 +344,39 @@ impl Port for Bpf {
                 next: "wait for them to end".to_owned(),
             });
         }
-        self.runs.set(tag.run, RunRecord::default());
+        // It is free when everything else is.
+        let taken = RunRecord {
+            taken: 1,
+            ..RunRecord::default()
+        };
+        self.runs.set(tag.run, taken);
+        if let Some(taken) = self.taken(tag.run) {
+            taken.store(0, Ordering::SeqCst);
+        }
         Ok(())
+    }
+
+    fn name_run(&mut self, tag: Tag, id: uuid::Uuid) -> Result<(), KernelError> {
+        self.run(tag)?;
+        // The kernel does not look at it.
+        let (first, second) = id.as_u64_pair();
+        for (offset, half) in [(0, first), (8, second)] {
+            let at = offset_of!(RunRecord, id) + offset;
+            if let Some(word) = self.runs.atomic_u64(tag.run, at) {
+                word.store(half.to_be(), Ordering::SeqCst);
+            }
+        }
+        Ok(())
+    }
+
+    fn run_in(&self, slot: u32) -> Option<KernelRun> {
+        let run = self.runs.get(slot)?;
+        (run.state != run_state::FREE).then(|| kernel_run(slot, &run))
     }
 
     fn runs(&self) -> Vec<KernelRun> {
         (1..limits::RUNS)
-            .filter_map(|slot| self.runs.get(slot).map(|run| (slot, run)))
-            .filter(|(_, run)| run.state != run_state::FREE)
-            .map(|(slot, run)| KernelRun {
-                slot,
-                serial: run.serial,
-                id: uuid::Uuid::from_bytes(run.id),
-                agent: run.agent,
-                tasks: run.tasks,
-                events: run.events,
-                lost: run.lost,
-                denials: run.denials,
-                folded: run.folded,
-                first_lost: run.first_lost,
-                last_lost: run.last_lost,
-                state: run.state,
-            })
+            .filter_map(|slot| self.run_in(slot))
             .collect()
     }
 
@@ -369,9 +431,10 @@ impl Port for Bpf {
     }
 
     fn askers(&self) -> Result<Arc<dyn Askers>, KernelError> {
-        let copy = self.askers.try_clone();
-        copy.map(|fd| Arc::new(AskerMap(fd)) as Arc<dyn Askers>)
-            .map_err(|error| failed("keeping map ASKERS", &error))
+        let askers = self.askers.try_clone();
+        let askers = askers.map_err(|error| failed("keeping map ASKERS", &error))?;
+        let runs = fd(&self.object, map::RUNS)?;
+        Ok(Arc::new(AskerMaps { askers, runs }))
     }
 
     fn set_resolver(&mut self, record: &ResolverRecord) -> Result<(), KernelError> {
@@ -490,14 +553,24 @@ fn end_if_cut(record: &RawRecord) {
     }
 }
 
-/// Map `ASKERS`.
-struct AskerMap(OwnedFd);
+/// Maps `ASKERS` and `RUNS`.
+struct AskerMaps {
+    askers: OwnedFd,
+    runs: OwnedFd,
+}
 
-impl Askers for AskerMap {
+impl Askers for AskerMaps {
     fn get(&self, key: &AskerKey) -> Option<Asker> {
-        sys::lookup(self.0.as_fd(), key).unwrap_or_else(|error| {
+        sys::lookup(self.askers.as_fd(), key).unwrap_or_else(|error| {
             tracing::error!("who asks the resolver cannot be read: {error}");
             None
+        })
+    }
+
+    fn is_live(&self, tag: Tag) -> bool {
+        let run = sys::lookup::<u32, RunRecord>(self.runs.as_fd(), &tag.run);
+        run.ok().flatten().is_some_and(|run| {
+            run.serial == tag.run_serial && run.agent == tag.agent && run.state != run_state::FREE
         })
     }
 }

@@ -28,7 +28,7 @@ use super::{Hook, KernelError, Options, cgroup, sys};
 static OBJECT: &[u8] = aya::include_bytes_aligned!("agentguard.bpf.o");
 
 /// Maps that are pinned: everything but constants.
-pub const PINNED_MAPS: [&str; 30] = {
+pub const PINNED_MAPS: [&str; 33] = {
     use agentguard_common::names::map;
     [
         map::TASKS,
@@ -44,6 +44,9 @@ pub const PINNED_MAPS: [&str; 30] = {
         map::LIVE,
         map::ENROL,
         map::RUNS,
+        map::MATCHES,
+        map::MATCH_SETS,
+        map::MATCH_USERS,
         map::HEADS,
         map::POLICIES,
         map::PATH_STARTS,

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -70,6 +70,17 @@ impl<T: aya::Pod> Table<T> {
         // SAFETY: inside the mapping and aligned.
         unsafe { element.write_volatile(value) };
         true
+    }
+
+    /// The 64 bits at `offset` of an element, for atomic access.
+    #[must_use]
+    pub fn atomic_u64(&self, index: u32, offset: usize) -> Option<&AtomicU64> {
+        let element = self.at(index)?.cast::<u8>();
+        if !offset.is_multiple_of(8) || offset + 8 > size_of::<T>() {
+            return None;
+        }
+        // SAFETY: inside the mapping, aligned; the kernel side uses atomics or single stores.
+        Some(unsafe { AtomicU64::from_ptr(element.add(offset).cast()) })
     }
 
     /// The 32 bits at `offset` of an element, for atomic access.

@@ -11,7 +11,7 @@ use super::manifest::Manifest;
 use super::source::{SourceFile, Span};
 
 /// Agents over all files.
-pub const MAX_AGENTS: usize = 1_024;
+pub const MAX_AGENTS: usize = 1_022;
 /// Path rules over all agents.
 pub const MAX_PATH_RULES: usize = 16_384;
 /// Network rules over all agents.
@@ -68,7 +68,13 @@ impl Across<'_> {
             .iter()
             .flat_map(|manifest| manifest.matches.iter().map(move |item| (manifest, item)));
         for (manifest, item) in all {
-            let key = (&item.exe, &item.user, item.sha256, &item.systemd_unit);
+            let key = (
+                &item.exe,
+                &item.user,
+                item.sha256,
+                &item.systemd_unit,
+                &item.cgroup,
+            );
             let Some(&(owner, earlier)) = first.get(&key) else {
                 first.insert(key, (manifest, item));
                 continue;

@@ -6,6 +6,7 @@
 //! same code as the kernel's, so an explanation cannot differ from a verdict.
 
 mod globs;
+mod matching;
 pub mod named;
 mod nets;
 mod paths;
@@ -36,6 +37,8 @@ pub struct Compiled {
     pub generation: u32,
     /// Agents, by ascending kernel index.
     pub agents: Vec<CompiledAgent>,
+    /// What programs are matched by, if any manifest matches any.
+    pub matcher: Option<PolicyRecord>,
     /// Mounts that it was compiled for.
     pub mounts: MountTable,
     /// Kernel tables.
@@ -116,12 +119,30 @@ pub fn compile(
             names: Arc::new(names),
         });
     }
+    let matcher = matching::compile(
+        &mut builder,
+        set,
+        mounts,
+        &mut links,
+        generation,
+        &mut warnings,
+    );
+    let matcher = match (matcher, set.first()) {
+        (Ok(matcher), _) => matcher,
+        (Err(full), first) => {
+            errors.extend(
+                first.map(|(_, manifest)| Diagnostic::about_manifest(manifest, &full.to_string())),
+            );
+            None
+        }
+    };
     if errors.is_empty() {
         agents.sort_by_key(|agent| agent.index);
         let tables = Arc::new(builder.finish());
         Ok(Compiled {
             generation,
             agents,
+            matcher,
             mounts: mounts.clone(),
             tables,
             warnings,

@@ -224,6 +224,8 @@ pub struct ExecMatch {
     pub sha256: Option<[u8; 32]>,
     /// The systemd unit in whose cgroup it runs.
     pub systemd_unit: Option<String>,
+    /// The cgroup that it runs in, or below which, by its path in the version 2 hierarchy.
+    pub cgroup: Option<PathPattern>,
     /// Where the match is written.
     pub location: Location,
 }

@@ -133,6 +133,14 @@ impl GlobPattern {
         &self.tokens
     }
 
+    /// Any name with this end.
+    #[must_use]
+    pub fn with_end(end: &[u8]) -> Self {
+        Self {
+            tokens: vec![GlobToken::AnyRun, GlobToken::Literal(end.into())],
+        }
+    }
+
     /// Whether the pattern matches a name.
     #[must_use]
     pub fn matches(&self, name: &[u8]) -> bool {

@@ -41,8 +41,15 @@ impl Authority for Desk {
             is_v4: u8::from(peer.is_ipv4()),
         })?;
         let passed = clock::boot_ns().saturating_sub(found.boot_ns);
-        if Duration::from_nanos(passed) > age || !self.view.is_live(found.tag) {
+        if Duration::from_nanos(passed) > age {
             return None;
+        }
+        if !self.view.is_live(found.tag) {
+            // A run that the kernel has just begun by itself: the engine will hear of it.
+            if !self.askers.is_live(found.tag) {
+                return None;
+            }
+            self.view.run_started(found.tag);
         }
         Some(Asker {
             run: found.tag.run,

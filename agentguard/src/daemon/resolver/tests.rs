@@ -176,6 +176,10 @@ impl Askers for Nobody {
     fn get(&self, _: &AskerKey) -> Option<KernelAsker> {
         None
     }
+
+    fn is_live(&self, _tag: Tag) -> bool {
+        false
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

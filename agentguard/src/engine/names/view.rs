@@ -165,7 +165,7 @@ impl View {
     }
 
     /// A run exists.
-    pub(super) fn run_started(&self, tag: Tag) {
+    pub fn run_started(&self, tag: Tag) {
         let mut runs = self.runs.write().unwrap_or_else(PoisonError::into_inner);
         runs.insert(tag.run_serial, (tag.run, tag.agent));
     }

@@ -186,16 +186,16 @@ fn enrol(checker: &mut Checker<'_>, spec: &Fields<'_>) -> (Vec<String>, Vec<Exec
 
 fn exec_match(checker: &mut Checker<'_>, item: &super::Node) -> Option<ExecMatch> {
     let path = "an item of spec.enrol.match";
-    let keys = ["exe", "user", "sha256", "systemd_unit"];
+    let keys = ["exe", "user", "sha256", "systemd_unit", "cgroup"];
     let fields = checker.mapping(item, item.span, path, &keys)?;
     let exe = fields.get("exe");
     if exe.is_none() {
         if let Some(field) = fields.get("sha256") {
             let message = "`sha256` says which build of `exe` is meant, and `exe` is missing";
             checker.error(field.key_span, message, Some("add `exe: PATH`".into()));
-        } else if fields.get("systemd_unit").is_none() {
+        } else if fields.get("systemd_unit").is_none() && fields.get("cgroup").is_none() {
             let message = format!("{path} names no program: every program would match");
-            let help = "add `exe: PATH` or `systemd_unit: NAME.service`; a pattern such as `/opt/agents/**` is a program too";
+            let help = "add `exe: PATH`, `systemd_unit: NAME.service` or `cgroup: PATH`; a pattern such as `/opt/agents/**` is a program too";
             checker.error(item.span, message, Some(help.into()));
         }
     }
@@ -210,6 +210,9 @@ fn exec_match(checker: &mut Checker<'_>, item: &super::Node) -> Option<ExecMatch
         systemd_unit: fields
             .get("systemd_unit")
             .and_then(|field| checker.parsed(field.value, "systemd_unit", unit_name)),
+        cgroup: fields
+            .get("cgroup")
+            .and_then(|field| checker.parsed(field.value, "cgroup", PathPattern::parse)),
         location: checker.source().location(item.span),
     })
 }

@@ -107,11 +107,13 @@ fn permissions(form: &mut Form, manifest: &Manifest) {
 fn exec_match(item: &ExecMatch) -> String {
     let exe = item.exe.as_ref().map(ToString::to_string);
     let digest = item.sha256.as_ref().map(|digest| hex(digest));
+    let cgroup = item.cgroup.as_ref().map(ToString::to_string);
     let parts = [
         ("exe", exe.as_deref()),
         ("user", item.user.as_deref()),
         ("sha256", digest.as_deref()),
         ("systemd_unit", item.systemd_unit.as_deref()),
+        ("cgroup", cgroup.as_deref()),
     ];
     let mut text = String::new();
     for (name, part) in parts {

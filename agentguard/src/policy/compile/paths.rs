@@ -10,7 +10,7 @@ mod below;
 
 use std::collections::HashMap;
 
-use agentguard_common::path::{ABSTRACT_NAMES, Position, StartKey};
+use agentguard_common::path::{ABSTRACT_NAMES, CGROUPS, Position, StartKey};
 use agentguard_common::verdict::Verdict;
 
 use super::super::manifest::Component;
@@ -42,7 +42,7 @@ pub fn compile(
         .paths
         .iter()
         .filter(|rule| rule.pattern.first() == Some(&Component::AnyDepth))
-        .filter(|rule| rule.verdict != Verdict::Allow)
+        .filter(|rule| rule.verdict != Verdict::Allow || rule.is_match)
         .map(|rule| (rule.pattern.clone(), rule))
         .collect();
     let unknown = agent.position(anywhere)?;
@@ -53,14 +53,14 @@ pub fn compile(
             agent.builder.add_start(key, start)?;
         }
     }
-    let abstracts = list.abstracts.iter();
-    let abstracts = abstracts.map(|rule| (rule.pattern.clone(), rule)).collect();
-    let start = agent.position(abstracts)?;
-    if !start.is_dead() {
-        let device = ABSTRACT_NAMES;
-        agent
-            .builder
-            .add_start(StartKey { starts, device }, start)?;
+    for (rules, device) in [(&list.abstracts, ABSTRACT_NAMES), (&list.cgroups, CGROUPS)] {
+        let rules = rules.iter().map(|rule| (rule.pattern.clone(), rule));
+        let start = agent.position(rules.collect())?;
+        if !start.is_dead() {
+            agent
+                .builder
+                .add_start(StartKey { starts, device }, start)?;
+        }
     }
     Ok(unknown)
 }
@@ -124,7 +124,8 @@ fn localise<'a>(list: &'a RuleList, mounts: &MountTable, device: u32) -> Vec<Loc
     let is_whole = mounts.mounts().iter().filter(of_device).any(whole);
     for mount in mounts.mounts().iter().filter(of_device) {
         for rule in &list.paths {
-            for rest in quotient(&rule.pattern, mount, rule.verdict) {
+            let allows = rule.verdict == Verdict::Allow && !rule.is_match;
+            for rest in quotient(&rule.pattern, mount, allows) {
                 // Below a directory as well as anywhere: anywhere is enough.
                 if is_whole
                     && !whole(mount)
@@ -146,10 +147,10 @@ fn localise<'a>(list: &'a RuleList, mounts: &MountTable, device: u32) -> Vec<Loc
 /// What remains of a pattern behind a mount point: one rest for each way in
 /// which the pattern can match the mount point's names.
 ///
-/// An allowing pattern enters an alias only if it spells the whole mount point
+/// An allowing pattern (`allows`) enters an alias only if it spells the whole mount point
 /// out: a wildcard does not follow a bind mount into another tree.
-fn quotient(pattern: &[Component], mount: &Mount, verdict: Verdict) -> Vec<Vec<Component>> {
-    if mount.is_alias && verdict == Verdict::Allow {
+fn quotient(pattern: &[Component], mount: &Mount, allows: bool) -> Vec<Vec<Component>> {
+    if mount.is_alias && allows {
         let spelt = mount.point.len() <= pattern.len()
             && mount
                 .point

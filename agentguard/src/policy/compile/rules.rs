@@ -27,6 +27,8 @@ pub struct PathRule {
     pub lifted_at: Option<usize>,
     /// Names that the pattern spells out before its first wildcard.
     pub spelt: usize,
+    /// It says what a process becomes (`matching`): all that match count, not the strictest.
+    pub is_match: bool,
 }
 
 impl PathRule {
@@ -40,6 +42,15 @@ impl PathRule {
             index,
             lifted_at: None,
             spelt,
+            is_match: false,
+        }
+    }
+
+    /// A part of an entry under `enrol.match`.
+    pub fn of_match(pattern: Vec<Component>, entry: u16) -> Self {
+        Self {
+            is_match: true,
+            ..Self::of_manifest(pattern, Verbs::of(Verb::Exec), Verdict::Allow, entry)
         }
     }
 
@@ -79,6 +90,8 @@ pub struct RuleList {
     pub paths: Vec<PathRule>,
     /// Rules about abstract names of unix sockets.
     pub abstracts: Vec<PathRule>,
+    /// Matches that ask for a cgroup.
+    pub cgroups: Vec<PathRule>,
     /// `connect` rules.
     pub connect: Vec<NetRuleRef>,
     /// `listen` rules.
@@ -99,6 +112,19 @@ const PATH_VERBS: [Verb; Verb::FILE_COUNT] = [
 ];
 
 impl RuleList {
+    /// A list without rules.
+    pub const fn empty() -> Self {
+        Self {
+            paths: Vec::new(),
+            abstracts: Vec::new(),
+            cgroups: Vec::new(),
+            connect: Vec::new(),
+            listen: Vec::new(),
+            protected: 0,
+            names: Vec::new(),
+        }
+    }
+
     /// Numbers the rules of a manifest.
     pub fn of(
         manifest: &Manifest,
@@ -106,14 +132,7 @@ impl RuleList {
         links: &mut Links,
         warnings: &mut Vec<Diagnostic>,
     ) -> Self {
-        let mut list = Self {
-            paths: Vec::new(),
-            abstracts: Vec::new(),
-            connect: Vec::new(),
-            listen: Vec::new(),
-            protected: 0,
-            names: Vec::new(),
-        };
+        let mut list = Self::empty();
         for protection in protected::protections().iter().chain(own) {
             let index = list.number(RuleRef {
                 text: protection.text.clone(),
@@ -134,6 +153,7 @@ impl RuleList {
                     index,
                     lifted_at: protection.lifted_at.map(|_| spelt_out),
                     spelt: 0,
+                    is_match: false,
                 });
             }
         }
@@ -304,7 +324,7 @@ pub struct Links {
 
 impl Links {
     /// The pattern with its literal prefix resolved, and the link met, if any.
-    fn resolve(&mut self, pattern: &[Component]) -> Option<(Vec<Component>, PathBuf)> {
+    pub fn resolve(&mut self, pattern: &[Component]) -> Option<(Vec<Component>, PathBuf)> {
         let literal = pattern
             .iter()
             .take_while(|part| matches!(part, Component::Exact(_)))

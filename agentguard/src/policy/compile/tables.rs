@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use agentguard_common::identity::PolicyRecord;
 use agentguard_common::limits;
+use agentguard_common::matching::{self, MatchRule, MatchSet};
 use agentguard_common::net::{
     self, Address, NetMatch, NetNode, NetTables, PortInterval, PortSet, Transport,
 };
@@ -41,6 +42,12 @@ pub struct Tables {
     pub sets: Vec<PortSet>,
     /// Port intervals.
     pub ports: Vec<PortInterval>,
+    /// What a process becomes, by the number of the entry under `enrol.match`.
+    pub matches: Vec<MatchRule>,
+    /// Sets of these entries; the first are those of [`matching::set`].
+    pub match_sets: Vec<MatchSet>,
+    /// Sets by user id.
+    pub match_users: Vec<(u32, u32)>,
 }
 
 /// Tables being filled.
@@ -49,6 +56,7 @@ pub struct Builder {
     rows: HashMap<PathRow, u32>,
     nodes: HashMap<NetNode, u32>,
     sets: HashMap<Vec<PortInterval>, u32>,
+    match_sets: HashMap<MatchSet, u32>,
 }
 
 impl Default for Builder {
@@ -63,6 +71,7 @@ impl Default for Builder {
             rows: vec![PathRow::default()],
             globs: vec![empty_glob],
             sets: vec![PortSet::default()],
+            match_sets: vec![MatchSet::default(); matching::set::ANY_USER as usize + 1],
             ..Tables::default()
         };
         Self {
@@ -70,6 +79,7 @@ impl Default for Builder {
             rows: HashMap::new(),
             nodes: HashMap::new(),
             sets: HashMap::new(),
+            match_sets: HashMap::from([(MatchSet::default(), matching::set::NONE)]),
         }
     }
 }
@@ -210,6 +220,58 @@ impl Builder {
         if let Some(slot) = self.tables.globs.get_mut(state as usize) {
             *slot = row;
         }
+    }
+
+    /// Adds a set of entries under `enrol.match`.
+    pub(super) fn add_match_set(
+        &mut self,
+        entries: impl IntoIterator<Item = u32>,
+    ) -> Result<u16, Full> {
+        let mut set = MatchSet::default();
+        for entry in entries {
+            set.add(entry);
+        }
+        let index = match self.match_sets.get(&set) {
+            Some(known) => *known,
+            None => {
+                let index = push(
+                    &mut self.tables.match_sets,
+                    set,
+                    limits::MATCH_SETS,
+                    "sets of matches",
+                )?;
+                self.match_sets.insert(set, index);
+                index
+            }
+        };
+        // There are fewer than that.
+        Ok(u16::try_from(index).unwrap_or(u16::MAX))
+    }
+
+    /// Sets one of the sets that every generation has.
+    pub(super) fn set_match_set(&mut self, number: u32, set: MatchSet) {
+        if let Some(slot) = self.tables.match_sets.get_mut(number as usize) {
+            *slot = set;
+        }
+    }
+
+    pub(super) fn add_match(&mut self, rule: MatchRule) -> Result<u32, Full> {
+        push(
+            &mut self.tables.matches,
+            rule,
+            limits::BANKS * limits::MATCHES,
+            "entries under `enrol.match`",
+        )
+    }
+
+    pub(super) fn add_match_user(&mut self, uid: u32, set: u32) -> Result<(), Full> {
+        push(
+            &mut self.tables.match_users,
+            (uid, set),
+            limits::MATCH_USERS,
+            "users under `enrol.match`",
+        )?;
+        Ok(())
     }
 
     pub(super) fn add_net_node(&mut self, node: NetNode) -> Result<u32, Full> {

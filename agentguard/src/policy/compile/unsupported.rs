@@ -19,12 +19,18 @@ pub fn findings(manifest: &Manifest) -> Vec<Diagnostic> {
     };
     let here = &manifest.source;
     let agent = &manifest.name;
-    for entry in &manifest.matches {
-        let message = format!("agent {agent}: `match` is not acted on by this version");
+    for entry in manifest
+        .matches
+        .iter()
+        .filter(|entry| entry.sha256.is_some())
+    {
+        let message = format!(
+            "agent {agent}: `sha256` is not measured by this version: nothing matches this entry"
+        );
         tell(
             &entry.location,
             message,
-            "start the agent with `agentguard run`",
+            "leave `sha256` out, and let only root write the program",
         );
     }
     if manifest.limits != Limits::default() {

@@ -288,6 +288,11 @@ impl<'a> Tree<'a> {
         if matching.is_empty() {
             return Ok(0);
         }
+        if matching.iter().any(|rule| rule.is_match) {
+            let entries = matching.iter().map(|rule| u32::from(rule.index));
+            let set = builder.add_match_set(entries)?;
+            return builder.add_row(match_row(set));
+        }
         let mut row = PathRow::default();
         for verb in Verb::ALL.into_iter().take(Verb::PATH_COUNT) {
             if let Some(rule) = strictest(&matching, verb) {
@@ -297,6 +302,16 @@ impl<'a> Tree<'a> {
         }
         builder.add_row(row)
     }
+}
+
+/// The row of a set of entries under `enrol.match`.
+fn match_row(set: u16) -> PathRow {
+    let mut row = PathRow {
+        verdicts: (Verdict::Allow as u16) << (2 * Verb::Exec as u16),
+        ..PathRow::default()
+    };
+    row.rules[Verb::Exec as usize] = set;
+    row
 }
 
 /// The rule that decides a verb: the strictest, the first written among equals.
@@ -315,6 +330,9 @@ fn strictest<'a>(matching: &[&'a PathRule], verb: Verb) -> Option<&'a PathRule> 
 
 /// Whether a rule decides wherever another does, so that the other never matters.
 fn covers(by: &PathRule, rule: &PathRule) -> bool {
+    if (by.is_match || rule.is_match) && by.index != rule.index {
+        return false;
+    }
     // Either may turn a protection, which is not in sight here, on or off.
     if by.lifted_at.is_some() || rule.verdict == Verdict::Allow && by.index != rule.index {
         return false;
