@@ -200,9 +200,11 @@ pub struct EnrolRequest {
     pub failed: u32,
     /// Zero.
     pub reserved: u32,
+    /// The run that its threads are to be in now; 0: in none.
+    pub from: u64,
 }
 
 const _: () = assert!(size_of::<Tag>() == 16);
 const _: () = assert!(size_of::<RunRecord>() == 128);
 const _: () = assert!(size_of::<PolicyRecord>() == 48);
-const _: () = assert!(size_of::<EnrolRequest>() == 32);
+const _: () = assert!(size_of::<EnrolRequest>() == 40);

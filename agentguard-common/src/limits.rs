@@ -15,6 +15,14 @@ pub const MATCH_SETS: u32 = 2_048;
 /// Users that they name, over two generations. Exceeded: refused at load.
 pub const MATCH_USERS: u32 = 2_048;
 
+/// Ways in which agents start one another (`delegates`), over two generations. Exceeded:
+/// refused at load.
+pub const DELEGATES: u32 = 8_192;
+
+/// Runs above a run. One more: `agentguard run` is refused, and what a match would make one is
+/// killed.
+pub const LINEAGE: u16 = 8;
+
 /// Policy records: each agent's current generation and the next.
 pub const POLICIES: u32 = 2 * AGENTS;
 

@@ -72,6 +72,21 @@ pub struct UserKey {
     pub uid: u32,
 }
 
+/// Key of what an agent becomes that another one starts: its value is the index of the agent in
+/// that place, whose policy is that of all agents of the lineage together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct DelegateKey {
+    /// The half of the tables that is in force.
+    pub bank: u32,
+    /// Index of the agent that starts the other.
+    pub from: u32,
+    /// Index of the other, as it is when nobody starts it.
+    pub agent: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
 /// What of one word of each set holds.
 #[must_use]
 #[inline(always)]
@@ -114,6 +129,7 @@ pub const fn lowest(word: u64) -> u32 {
 const _: () = assert!(size_of::<MatchSet>() == 64);
 const _: () = assert!(size_of::<MatchRule>() == 16);
 const _: () = assert!(size_of::<UserKey>() == 8);
+const _: () = assert!(size_of::<DelegateKey>() == 16);
 const _: () = assert!(MATCHES.is_multiple_of(64) && MATCHES.is_power_of_two());
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub mod map {
     pub const MATCH_SETS: &str = "MATCH_SETS";
     /// Sets of matches by user.
     pub const MATCH_USERS: &str = "MATCH_USERS";
+    /// Who starts what as what.
+    pub const DELEGATES: &str = "DELEGATES";
     /// Run records by run index.
     pub const RUNS: &str = "RUNS";
     /// Start state by (agent, device).

@@ -20,6 +20,7 @@ pod!(
     matching::MatchSet,
     matching::MatchRule,
     matching::UserKey,
+    matching::DelegateKey,
     path::TransitionKey,
     path::PathState,
     path::Position,

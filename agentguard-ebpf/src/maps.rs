@@ -9,7 +9,7 @@ use agentguard_common::event::{Fold, FoldKey};
 use agentguard_common::flow::{Flow, FlowKey, NamedFlow};
 use agentguard_common::identity::{EnrolRequest, PolicyRecord, RunRecord, Tag};
 use agentguard_common::limits;
-use agentguard_common::matching::{MatchRule, MatchSet, UserKey};
+use agentguard_common::matching::{DelegateKey, MatchRule, MatchSet, UserKey};
 use agentguard_common::net::{NetNode, PortInterval, PortSet};
 use agentguard_common::path::{
     GlobState, LinkKey, PathRow, PathState, Position, StartKey, TransitionKey,
@@ -159,6 +159,10 @@ pub static MATCH_SETS: Array<MatchSet, { limits::MATCH_SETS as usize }, MMAPABLE
 /// Sets by user.
 #[btf_map]
 pub static MATCH_USERS: HashMap<UserKey, u32, { limits::MATCH_USERS as usize }, NO_PREALLOC> =
+    HashMap::new();
+/// Who starts what as what.
+#[btf_map]
+pub static DELEGATES: HashMap<DelegateKey, u32, { limits::DELEGATES as usize }, NO_PREALLOC> =
     HashMap::new();
 /// What a task is about to execute, where an entry is about that: sets of its automata's rows,
 /// fixed above deep. Not pinned: an `execve` that a new daemon's programs see the second half

@@ -4,14 +4,14 @@
 use agentguard_common::counter::Counter;
 use agentguard_common::identity::{PolicyRecord, policy_flag};
 use agentguard_common::limits::{AGENTS, MATCHES as ENTRIES};
-use agentguard_common::matching::{self, MATCHER, MatchRule, MatchSet, SETS, UserKey, WORDS, set};
+use agentguard_common::matching::{self, DelegateKey, MATCHER, MatchRule, MatchSet, SETS, UserKey, WORDS, set};
 use agentguard_common::path::{self as tables, DEAD, StartKey};
 use agentguard_common::verb::Verb;
 use aya_ebpf::helpers::generated::bpf_get_current_uid_gid;
 
 use crate::kernel::{Cgroup, Dentry, Task};
 use crate::maps::{
-    EXECUTING, HEADS, MATCH_SETS, MATCH_USERS, MATCHES, PATH_ROWS, PATH_STARTS, PATH_STATES, POLICIES,
+    DELEGATES, EXECUTING, HEADS, MATCH_SETS, MATCH_USERS, MATCHES, PATH_ROWS, PATH_STARTS, PATH_STATES, POLICIES,
 };
 use crate::{emit, path, verifier};
 
@@ -67,6 +67,15 @@ pub fn rule(program: Dentry) -> Option<&'static MatchRule> {
     let user = unsafe { MATCH_USERS.get(UserKey { bank, uid }) }.copied().unwrap_or(set::NONE);
     let entry = first(bank, script, program, cgroup, user)?;
     MATCHES.get(bank * ENTRIES + entry)
+}
+
+/// The index of an agent when a task of another one starts it; none if that may not.
+#[inline(always)]
+pub fn started_by(from: u32, agent: u32) -> Option<u32> {
+    let (_, bank) = matcher()?;
+    let key = DelegateKey { bank, from, agent, reserved: 0 };
+    // SAFETY: copied at once.
+    unsafe { DELEGATES.get(key) }.copied()
 }
 
 /// The first entry that holds.

@@ -1,18 +1,28 @@
 //! Runs that the kernel begins by itself.
 
 use agentguard_common::identity::{RunRecord, Tag, origin, run_state, serial};
-use agentguard_common::limits::RUNS as SLOTS;
-use agentguard_common::matching::MatchRule;
+use agentguard_common::limits::{LINEAGE, RUNS as SLOTS};
 use aya_ebpf::helpers::generated::{bpf_get_current_uid_gid, bpf_get_smp_processor_id};
 
 use crate::kernel::Task;
 use crate::maps::{NEXT_RUN, RUNS};
 use crate::{atomic, emit, verifier};
 
-/// Takes a slot for a run of what a match is about, with this task as its first. `None`: all
-/// slots are taken.
+/// A run that is about to begin.
+pub struct Wanted {
+    /// The agent's index, in the place where it is started.
+    pub agent: u32,
+    /// Longest life, nanoseconds; 0: no end.
+    pub lease_ns: u64,
+    /// The run that begins it; all zero if none does.
+    pub parent: Tag,
+}
+
+/// Takes a slot for a run, with this task as its first. `None`: all slots are taken, or there
+/// are too many runs above it.
 #[inline(never)]
-pub fn begin(rule: &MatchRule, task: Task) -> Option<Tag> {
+pub fn begin(wanted: &Wanted, task: Task) -> Option<Tag> {
+    let above = Above::of(&wanted.parent)?;
     let from = NEXT_RUN.get_ptr_mut(0).map_or(0, |next| atomic::add(next, 1)) as u32;
     let mut search = Search { from: verifier::forget(from), found: 0 };
     verifier::repeat(SLOTS, take_slot, &mut search);
@@ -25,18 +35,71 @@ pub fn begin(rule: &MatchRule, task: Task) -> Option<Tag> {
     // SAFETY: helper without arguments.
     let processor = u64::from(unsafe { bpf_get_smp_processor_id() });
     let serial = serial::of(now, processor);
+    let lease = if wanted.lease_ns == 0 { 0 } else { now + wanted.lease_ns };
     // SAFETY: map memory; nobody else writes a slot that is taken and has no state yet.
     unsafe {
         (*run).serial = serial;
-        (*run).lease_until = if rule.lease_ns == 0 { 0 } else { now + rule.lease_ns };
-        (*run).agent = rule.agent;
+        (*run).lease_until = above.end_of(lease);
+        (*run).agent = wanted.agent;
         (*run).pid = task.tgid();
         // The lower half is the real user id.
         (*run).uid = bpf_get_current_uid_gid() as u32;
         (*run).origin = origin::MATCHED;
-        (&raw mut (*run).state).write_volatile(run_state::ACTIVE);
+        (*run).depth = above.depth;
+        (*run).parent = wanted.parent.run;
+        (*run).parent_serial = wanted.parent.run_serial;
+        (&raw mut (*run).state).write_volatile(above.state);
     }
-    Some(Tag { agent: rule.agent, run: slot, run_serial: serial })
+    // The one above may have been stopped meanwhile, by a daemon that did not see this one yet.
+    if let Some(now) = Above::of(&wanted.parent)
+        && now.state != above.state
+    {
+        // SAFETY: as above.
+        unsafe { (&raw mut (*run).state).write_volatile(now.state) };
+    }
+    Some(Tag { agent: wanted.agent, run: slot, run_serial: serial })
+}
+
+/// What a run has from the one above it.
+struct Above {
+    state: u32,
+    lease_until: u64,
+    /// How many there are.
+    depth: u16,
+}
+
+impl Above {
+    /// None: there are too many, or the run has ended.
+    #[inline(always)]
+    fn of(parent: &Tag) -> Option<Self> {
+        if !parent.is_set() {
+            return Some(Self { state: run_state::ACTIVE, lease_until: 0, depth: 0 });
+        }
+        let run = RUNS.get_ptr(parent.run)?;
+        // SAFETY: map memory; read one by one.
+        let (serial, state, lease_until, depth) = unsafe {
+            (
+                (&raw const (*run).serial).read_volatile(),
+                (&raw const (*run).state).read_volatile(),
+                (&raw const (*run).lease_until).read_volatile(),
+                (&raw const (*run).depth).read_volatile(),
+            )
+        };
+        if serial != parent.run_serial || depth >= LINEAGE {
+            return None;
+        }
+        Some(Self { state, lease_until, depth: depth + 1 })
+    }
+
+    /// The end of its lease, or of the one above if that is sooner.
+    #[inline(always)]
+    fn end_of(&self, own: u64) -> u64 {
+        if own == 0 || self.lease_until != 0 && self.lease_until < own {
+            self.lease_until
+        } else {
+            own
+        }
+    }
 }
 
 /// Gives a slot back whose run did not come about.

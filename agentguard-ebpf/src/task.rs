@@ -76,6 +76,50 @@ pub fn set_tag(task: Task, tag: &Tag) -> bool {
     true
 }
 
+/// Gives a tagged task the tag of a run that its own one has begun.
+#[inline(always)]
+pub fn change_tag(task: Task, old: &Tag, new: &Tag) -> bool {
+    if STORAGE_CAN_MISS.load() != 0 {
+        let address = task.0 as u64;
+        if TASKS_BY_ADDRESS.insert(address, new, 0).is_err() {
+            return false;
+        }
+    }
+    let stored = TASKS.get(task.as_ptr());
+    // SAFETY: checked for null; nobody else writes this task's storage now.
+    let Some(stored) = (unsafe { stored.as_mut() }) else {
+        if STORAGE_CAN_MISS.load() != 0 {
+            let address = task.0 as u64;
+            let _ = TASKS_BY_ADDRESS.insert(address, old, 0);
+        }
+        return false;
+    };
+    *stored = *new;
+    // A run that is below another one counts there as a task does.
+    if add_to_run(new, 1) == 1 {
+        add_to_run(old, 1);
+    }
+    add_to_run(old, -1);
+    true
+}
+
+/// The run above a run, and where it is; none if nobody's.
+#[inline(always)]
+pub fn above(tag: &Tag) -> Option<Tag> {
+    let run = RUNS.get(tag.run)?;
+    if run.serial != tag.run_serial || run.parent_serial == 0 {
+        return None;
+    }
+    let parent = RUNS.get(run.parent)?;
+    Some(Tag { agent: parent.agent, run: run.parent, run_serial: run.parent_serial })
+}
+
+/// Takes one task or run off a run; how many it has left.
+#[inline(always)]
+pub fn leave(tag: &Tag) -> i64 {
+    add_to_run(tag, -1)
+}
+
 /// Forgets a task that is being freed; returns its tag and how many tasks its
 /// run has left. During an upgrade the old and the new program both come here:
 /// only the one that finds the tag and takes it away counts.

@@ -96,6 +96,8 @@ pub struct NewRun {
     pub pid: u32,
     /// That process's user id.
     pub uid: u32,
+    /// The run that begins it, if one does.
+    pub parent: Option<Tag>,
 }
 
 /// A run as the kernel holds it.
@@ -115,9 +117,15 @@ pub struct KernelRun {
     pub origin: u16,
     /// Real user id of that process when it began.
     pub uid: u32,
+    /// Serial number of the run that began it; 0: none did.
+    pub parent_serial: u64,
+    /// That one's slot.
+    pub parent: u32,
+    /// How many runs are above it.
+    pub depth: u16,
     /// `CLOCK_BOOTTIME` nanoseconds at which its rights end; zero: never.
     pub lease_until: u64,
-    /// Live tasks (threads).
+    /// Live tasks (threads), and live runs that it began.
     pub tasks: i64,
     /// Events that the kernel tried to send.
     pub events: u64,
@@ -257,15 +265,16 @@ pub trait Port: Send {
     /// [`KernelError::Limit`] when all slots are taken.
     fn start_run(&mut self, run: &NewRun) -> Result<Tag, KernelError>;
     /// Tags every thread of a process. `pidfd` must be that process: it is the
-    /// proof that the id was not reused meanwhile.
+    /// proof that the id was not reused meanwhile. `from`: the run that it is in now.
     ///
     /// # Errors
-    /// The process is gone, is tagged already, or could not be tagged in full.
+    /// The process is gone, is in another run, or could not be tagged in full.
     fn enrol(
         &mut self,
         tag: Tag,
         pid: u32,
         pidfd: std::os::fd::BorrowedFd<'_>,
+        from: Option<Tag>,
     ) -> Result<(), KernelError>;
     /// The tag of a process, if it has one.
     ///

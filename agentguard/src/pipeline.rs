@@ -281,6 +281,7 @@ mod tests {
             lease_until: 0,
             pid: 1,
             uid: 0,
+            parent: None,
         };
         port.start_run(&run).unwrap();
         KernelRun {

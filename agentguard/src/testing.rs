@@ -356,6 +356,9 @@ impl Port for FakePort {
             pid: run.pid,
             origin: 0,
             uid: run.uid,
+            parent_serial: run.parent.map_or(0, |parent| parent.run_serial),
+            parent: run.parent.map_or(0, |parent| parent.run),
+            depth: 0,
             lease_until: run.lease_until,
             tasks: 0,
             events: 0,
@@ -371,7 +374,13 @@ impl Port for FakePort {
         Ok(tag)
     }
 
-    fn enrol(&mut self, tag: Tag, pid: u32, pidfd: BorrowedFd<'_>) -> Result<(), KernelError> {
+    fn enrol(
+        &mut self,
+        tag: Tag,
+        pid: u32,
+        pidfd: BorrowedFd<'_>,
+        _from: Option<Tag>,
+    ) -> Result<(), KernelError> {
         let mut state = self.state();
         let reason = match &state.refuse_enrol {
             Some(reason) => Some(reason.clone()),

@@ -8,6 +8,7 @@ mod flows;
 mod identity;
 mod launch;
 mod lifecycle;
+mod lineage;
 mod links;
 mod matching;
 mod metrics;
@@ -63,6 +64,7 @@ fn tests() -> Vec<Test> {
         repeats::TESTS,
         launch::TESTS,
         matching::TESTS,
+        lineage::TESTS,
         bad_input::TESTS,
         policy_reload::TESTS,
         rules::TESTS,

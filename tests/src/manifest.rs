@@ -42,6 +42,13 @@ impl Manifest {
         self
     }
 
+    /// The agents that it may start.
+    #[must_use]
+    pub fn delegates(mut self, agents: &[&str]) -> Self {
+        self.0["spec"]["delegates"] = json!(agents);
+        self
+    }
+
     /// The verdict of a verb where no rule matches.
     #[must_use]
     pub fn default(mut self, verb: &str, verdict: &str) -> Self {

@@ -36,8 +36,16 @@ pub fn enrol(ctx: *mut c_void) -> i32 {
     let tag = request.tag;
     match task::tag(task) {
         Some(old) if old == tag => {}
+        // A run below the one that it is in.
+        Some(old) if request.from != 0 && old.run_serial == request.from => {
+            if task::change_tag(task, &old, &tag) {
+                request.tagged += 1;
+            } else {
+                request.failed += 1;
+            }
+        }
         Some(_) => request.failed += 1,
-        None if task::set_tag(task, &tag) => request.tagged += 1,
+        None if request.from == 0 && task::set_tag(task, &tag) => request.tagged += 1,
         None => request.failed += 1,
     }
     0

@@ -11,7 +11,8 @@ use crate::emit::{self, Subjected};
 use crate::{enforce, verifier};
 use crate::kernel::{Argument, Binprm, Dentry, Task};
 use crate::maps::{HEADS, POLICIES, RUNS};
-use crate::{matching, run, task};
+use crate::run::{self, Wanted};
+use crate::{matching, task};
 
 const ENOMEM: i32 = 12;
 const SIGKILL: u32 = 9;
@@ -54,8 +55,8 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
     let task = Task::current();
     let program = Binprm::from_argument(ctx.arg(2)).file();
     let mut tag = task::tag(task);
-    if matches && tag.is_none() {
-        tag = enrol(task, program.dentry());
+    if matches {
+        tag = become_agent(task, tag, program.dentry());
     }
     let Some(tag) = tag else {
         return 0;
@@ -69,19 +70,37 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Makes the running task an agent's, if a match is about it.
+/// Makes the running task an agent's, if a match is about it; returns its tag then. An agent
+/// becomes another one only where its manifest says so (`delegates`), in a run below its own.
 #[inline(always)]
-fn enrol(task: Task, program: Dentry) -> Option<Tag> {
-    let rule = matching::rule(program)?;
-    if let Some(tag) = run::begin(rule, task) {
-        if task::set_tag(task, &tag) {
+fn become_agent(task: Task, old: Option<Tag>, program: Dentry) -> Option<Tag> {
+    let Some(rule) = matching::rule(program) else {
+        return old;
+    };
+    let parent = old.unwrap_or_default();
+    let agent = if parent.is_set() {
+        match matching::started_by(parent.agent, rule.agent) {
+            Some(agent) => agent,
+            None => return old,
+        }
+    } else {
+        rule.agent
+    };
+    let wanted = Wanted { agent, lease_ns: rule.lease_ns, parent };
+    if let Some(tag) = run::begin(&wanted, task) {
+        let tagged = if parent.is_set() {
+            task::change_tag(task, &parent, &tag)
+        } else {
+            task::set_tag(task, &tag)
+        };
+        if tagged {
             return Some(tag);
         }
         run::give_up(&tag);
     }
-    // It must not run as nobody's.
+    // It must not run with the rights of less than all of them.
     emit::count(Counter::MatchFailed);
     // SAFETY: helper call with a number.
     unsafe { bpf_send_signal(SIGKILL) };
-    None
+    old
 }

@@ -3,6 +3,8 @@
 
 use agentguard_common::counter::Counter;
 use agentguard_common::event::Kind;
+use agentguard_common::identity::Tag;
+use agentguard_common::limits::LINEAGE;
 use aya_ebpf::macros::{btf_tracepoint, lsm};
 use aya_ebpf::programs::{BtfTracePointContext, LsmContext};
 
@@ -10,7 +12,7 @@ use crate::emit::{self, Subjected};
 use crate::enforce;
 use crate::kernel::{Argument, LSM_ATTACHED, Task};
 use crate::maps::{HEADS, POLICIES, RUNS};
-use crate::task;
+use crate::{task, verifier};
 
 const ENOMEM: i32 = 12;
 
@@ -91,14 +93,57 @@ pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
 /// Counts a task out of its run, and tells when it was the last.
 #[inline(always)]
 fn count_out(task: Task) {
+    let Some(tag) = task::tag(task) else {
+        return;
+    };
+    // Before the last task is counted out: then the daemon may free the slot.
+    let mut above = Line::above(&tag);
     let Some((tag, left)) = task::clear_tag(task) else {
         return;
     };
-    if left == 0
-        && let Some(head) = HEADS.get(tag.agent)
+    if left != 0 {
+        return;
+    }
+    tell_end(&tag);
+    verifier::repeat(u32::from(LINEAGE), leave_parent, &mut above);
+}
+
+/// A run below others that has ended.
+struct Line {
+    /// The run above it; all zero if there is none.
+    parent: Tag,
+}
+
+impl Line {
+    #[inline(always)]
+    fn above(tag: &Tag) -> Self {
+        Self { parent: task::above(tag).unwrap_or_default() }
+    }
+}
+
+/// Counts an ended run out of the one above it. Returns 1 where that goes on.
+unsafe extern "C" fn leave_parent(_: u64, line: *mut Line) -> u64 {
+    // SAFETY: the state that `count_out` gave.
+    let line = unsafe { &mut *line };
+    let ended = line.parent;
+    if !ended.is_set() {
+        return 1;
+    }
+    line.parent = Line::above(&ended).parent;
+    if task::leave(&ended) != 0 {
+        return 1;
+    }
+    tell_end(&ended);
+    0
+}
+
+/// Tells that a run has no task left.
+#[inline(never)]
+fn tell_end(tag: &Tag) {
+    if let Some(head) = HEADS.get(tag.agent)
         && let Some(policy) = POLICIES.get(*head)
         && let Some(run) = RUNS.get_ptr_mut(tag.run)
     {
-        emit::ended(&Subjected { tag: &tag, policy, run }, Kind::RunEnded, 0);
+        emit::ended(&Subjected { tag, policy, run }, Kind::RunEnded, 0);
     }
 }

@@ -9,6 +9,7 @@ use super::output::Output;
 use super::{Ending, Exit, Outcome, client};
 use crate::api::Reloaded;
 use crate::mounts::MountTable;
+use crate::policy::compile::{Set, lineage};
 use crate::policy::manifest::Manifest;
 use crate::policy::{self, Diagnostic, LoadOptions};
 
@@ -78,7 +79,22 @@ fn compile(manifests: &[Arc<Manifest>]) -> Vec<Diagnostic> {
     let Ok(mounts) = MountTable::read(Path::new("/proc/self/mountinfo")) else {
         return Vec::new();
     };
-    let set: Vec<_> = (1..).zip(manifests.iter().map(Arc::clone)).collect();
+    let places = match lineage::places(manifests) {
+        Ok(places) => places,
+        Err(error) => {
+            let first = manifests.first();
+            let about = |manifest| Diagnostic::about_manifest(manifest, &error.to_string());
+            return first.map(|manifest| about(manifest)).into_iter().collect();
+        }
+    };
+    let mut indexes = 1..;
+    let set = Set {
+        agents: indexes
+            .by_ref()
+            .zip(manifests.iter().map(Arc::clone))
+            .collect(),
+        places: indexes.zip(places).collect(),
+    };
     match policy::compile::compile(&set, &mounts, &[], 1) {
         Ok(compiled) => compiled.warnings,
         Err(errors) => errors,

@@ -2,7 +2,7 @@
 //!
 //! | caller | may |
 //! |---|---|
-//! | a task that carries a tag, whatever its user | ask about its own run |
+//! | a task that carries a tag, whatever its user | ask about its own run, and start the agents that its manifest delegates to |
 //! | root, and members of the socket's group | everything |
 //! | everyone else | start agents that list them, and see the runs they started |
 //!
@@ -62,14 +62,15 @@ impl Role {
         }
     }
 
-    /// Everyone but agents.
+    /// Everyone; of an agent, the run below which the new one is.
     ///
     /// # Errors
-    /// [`Refused`].
-    pub fn start_runs(self) -> Result<(), Refused> {
+    /// [`Refused`] for an agent whose run is not known.
+    pub fn start_runs(self) -> Result<Option<Uuid>, Refused> {
         match self {
-            Self::Operator | Self::User(_) => Ok(()),
-            Self::Agent(_) => Err(agent_may_not("starting a run")),
+            Self::Operator | Self::User(_) => Ok(None),
+            Self::Agent(Some(run)) => Ok(Some(run)),
+            Self::Agent(None) => Err(unknown_run()),
         }
     }
 
@@ -86,11 +87,13 @@ impl Role {
             Self::Operator => Ok(Ok(Scope::All)),
             Self::User(uid) => Ok(started(uid).map(|known| Scope::StartedBy { uid, known })),
             Self::Agent(Some(run)) => Ok(Ok(Scope::Run(run))),
-            Self::Agent(None) => Err(Refused(
-                "this process is an agent of a run that the daemon does not know".to_owned(),
-            )),
+            Self::Agent(None) => Err(unknown_run()),
         }
     }
+}
+
+fn unknown_run() -> Refused {
+    Refused("this process is an agent of a run that the daemon does not know".to_owned())
 }
 
 fn agent_may_not(what: &str) -> Refused {
@@ -121,7 +124,9 @@ mod tests {
         let agent = role(0, &[0, 998], Some(TAG));
         assert_eq!(agent, Role::Agent(Some(Uuid::nil())));
         assert!(agent.operate("reloading", "agentguard").is_err());
-        assert!(agent.start_runs().is_err());
+        // What it starts is below its own run.
+        assert_eq!(agent.start_runs().unwrap(), Some(Uuid::nil()));
+        assert!(Role::Agent(None).start_runs().is_err());
         let sight = agent.sight(|_| Ok::<_, ()>(HashSet::new())).unwrap();
         assert_eq!(sight, Ok(Scope::Run(Uuid::nil())));
     }
@@ -135,7 +140,7 @@ mod tests {
     #[test]
     fn users_see_what_they_started() {
         let user = role(1_000, &[1_000], None);
-        assert!(user.start_runs().is_ok());
+        assert_eq!(user.start_runs().unwrap(), None);
         let error = user.operate("status", "agentguard").unwrap_err();
         assert_eq!(
             error.to_string(),

@@ -37,9 +37,9 @@ impl Control {
         let role = self.role(peer).await?;
         match route {
             Route::StartRun => {
-                role.start_runs()?;
+                let parent = role.start_runs()?;
                 let wanted = request::body(request.into_body()).await?;
-                self.start_run(peer, role, wanted).await
+                self.start_run(peer, (role, parent), wanted).await
             }
             Route::Runs { agent, ended } => self.runs(role, agent, ended).await,
             Route::Run(id) => self.run(role, id).await,
@@ -83,7 +83,12 @@ impl Control {
         Ok(Role::of(peer, tag, run, group))
     }
 
-    async fn start_run(&self, peer: &Peer, role: Role, wanted: api::RunRequest) -> Answer {
+    async fn start_run(
+        &self,
+        peer: &Peer,
+        (role, parent): (Role, Option<Uuid>),
+        wanted: api::RunRequest,
+    ) -> Answer {
         if peer.threads()? != 1 {
             return Err(Failed::bad_request(
                 "a run starts with a process of one thread; `agentguard run` is such a process",
@@ -102,6 +107,7 @@ impl Control {
             lease: wanted.lease_seconds.map(Duration::from_secs),
             command: wanted.command,
             traceparent: wanted.traceparent,
+            parent,
             process: launch::Process {
                 pid: peer.pid,
                 pidfd: peer.pidfd().try_clone_to_owned()?,

@@ -98,6 +98,7 @@ impl Host {
     pub fn launch(&self, uid: u32, operator: bool) -> Launch {
         let pid = self.child.id();
         Launch {
+            parent: None,
             agent: "coder".to_owned(),
             environment: None,
             task: Some("T-1".to_owned()),

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agentguard_common::limits;
 use uuid::Uuid;
 
 use super::{Engine, sweep};
@@ -37,6 +38,8 @@ pub struct Launch {
     pub command: Vec<String>,
     /// The caller's trace context.
     pub traceparent: Option<String>,
+    /// The run that the process is in, below which the new one is.
+    pub parent: Option<Uuid>,
     /// The process.
     pub process: Process,
 }
@@ -116,22 +119,29 @@ impl Engine {
     /// # Errors
     /// See [`LaunchError`]. Then no run exists and the process is as before.
     pub fn start_run(&mut self, launch: Launch) -> Result<Started, LaunchError> {
-        let (index, manifest) = self.choose(&launch)?;
-        self.authorise(&manifest, &launch)?;
+        let parent = launch.parent.map(|id| self.parent(id)).transpose()?;
+        let (index, manifest) = self.choose(&launch, parent.as_deref())?;
+        let (index, on_behalf_of) = match &parent {
+            None => (index, self.authorise(&manifest, &launch)?),
+            Some(parent) => self.delegate(index, &manifest, &launch, parent)?,
+        };
         let lease = lease(&manifest, launch.lease)?;
-        let traceparent = TraceParent::child_of(launch.traceparent.as_deref())?;
+        let started = Timestamp::now();
+        let lease = below(lease, started, parent.as_deref());
+        let context = launch.traceparent.as_deref();
+        let traceparent = TraceParent::child_of(context)?;
         let id = Uuid::now_v7();
         let tag = self.port.start_run(&NewRun {
             agent: index,
             id,
             pid: launch.process.pid,
             uid: launch.process.uid,
+            parent: parent.as_ref().map(|parent| parent.tag()),
             lease_until: lease.map_or(0, |lease| {
                 let nanos = u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX);
                 clock::boot_ns().saturating_add(nanos)
             }),
         })?;
-        let started = Timestamp::now();
         let run = Run {
             id,
             agent_index: index,
@@ -144,9 +154,12 @@ impl Engine {
                 owner: manifest.owner.clone(),
                 environment: manifest.environment.as_str().to_owned(),
                 run: Some(id),
-                parent_run: None,
-                on_behalf_of: launch.on_behalf_of.clone(),
-                task: launch.task.clone(),
+                parent_run: parent.as_ref().map(|parent| parent.id),
+                on_behalf_of,
+                task: launch
+                    .task
+                    .clone()
+                    .or_else(|| parent.as_ref()?.identity.task.clone()),
                 visible_to: None,
             },
             agent_version: manifest.version.clone(),
@@ -160,9 +173,57 @@ impl Engine {
             ended: None,
         };
         let landlock = self.confinement(&manifest)?;
-        let run = self.enrol(run, &launch.process)?;
+        let run = self.enrol(run, &launch.process, parent.as_deref())?;
         self.context.metrics.count_run();
         Ok(Started { landlock, run })
+    }
+
+    /// The run that an agent is in which starts another one.
+    fn parent(&self, id: Uuid) -> Result<Arc<Run>, LaunchError> {
+        let found = self.runs.get(id).cloned();
+        found.ok_or_else(|| LaunchError::Refused(format!("run {id} has ended")))
+    }
+
+    /// Whether the agent of a run may start this one, and as what.
+    fn delegate(
+        &self,
+        agent: u32,
+        manifest: &Manifest,
+        launch: &Launch,
+        parent: &Run,
+    ) -> Result<(u32, Option<String>), LaunchError> {
+        let refused = |why: String| Err(LaunchError::Refused(why));
+        let starter = &parent.identity.agent;
+        let Some(index) = self.started_by(parent.agent_index, agent) else {
+            return refused(format!(
+                "agent `{starter}` may not start agent `{}`: its manifest does not list it under delegates, for its environment",
+                manifest.name
+            ));
+        };
+        let above = self.port.run_in(parent.slot);
+        if above.is_some_and(|above| above.depth >= limits::LINEAGE) {
+            return refused(format!(
+                "there are {} runs above this one already, which is the limit",
+                limits::LINEAGE
+            ));
+        }
+        let person = parent.identity.on_behalf_of.clone();
+        match (&launch.on_behalf_of, &person) {
+            (Some(wanted), known) if known.as_ref() != Some(wanted) => refused(format!(
+                "a run that an agent starts acts for whom that agent acts ({}), not for {wanted}",
+                known.as_deref().unwrap_or("nobody")
+            )),
+            (None, None) if manifest.authority == Authority::Delegated => refused(format!(
+                "agent `{}` acts for a person (authority: delegated), and `{starter}` acts for nobody",
+                manifest.name
+            )),
+            _ => Ok((index, person)),
+        }
+    }
+
+    /// The index of an agent where another one starts it.
+    pub(super) fn started_by(&self, from: u32, agent: u32) -> Option<u32> {
+        self.policy.delegations.get(&(from, agent)).copied()
     }
 
     /// What the launcher has to confine itself to, where no LSM program decides
@@ -192,7 +253,12 @@ impl Engine {
     }
 
     /// Records the run, tags the process, and takes both back if that fails.
-    fn enrol(&mut self, run: Run, process: &Process) -> Result<Arc<Run>, LaunchError> {
+    fn enrol(
+        &mut self,
+        run: Run,
+        process: &Process,
+        parent: Option<&Run>,
+    ) -> Result<Arc<Run>, LaunchError> {
         let tag = run.tag();
         let run = match self.runs.add(run) {
             Ok(run) => run,
@@ -205,7 +271,11 @@ impl Engine {
         self.names_of_run(tag);
         // The records of the process come after this in the pipeline's queue.
         self.tell(sweep::announcement(&run));
-        match self.port.enrol(tag, process.pid, process.pidfd.as_fd()) {
+        let from = parent.map(Run::tag);
+        match self
+            .port
+            .enrol(tag, process.pid, process.pidfd.as_fd(), from)
+        {
             Ok(()) => {
                 self.tell_start(&run, None);
                 Ok(run)
@@ -253,14 +323,20 @@ impl Engine {
     }
 
     /// The one agent that the request names.
-    fn choose(&self, launch: &Launch) -> Result<(u32, Arc<Manifest>), LaunchError> {
+    fn choose(
+        &self,
+        launch: &Launch,
+        parent: Option<&Run>,
+    ) -> Result<(u32, Arc<Manifest>), LaunchError> {
         let named: Vec<&(u32, Arc<Manifest>)> = self
             .policy
             .agents
             .iter()
             .filter(|(_, manifest)| manifest.name == launch.agent)
             .collect();
-        let wanted = launch.environment.as_deref();
+        // An agent's others are in its own environment.
+        let own = parent.map(|parent| parent.identity.environment.as_str());
+        let wanted = launch.environment.as_deref().or(own);
         let found: Vec<_> = named
             .iter()
             .filter(|(_, manifest)| {
@@ -293,8 +369,12 @@ impl Engine {
         text::nearest(name, &names).map(str::to_owned)
     }
 
-    /// Who may start this agent, and for whom.
-    fn authorise(&self, manifest: &Manifest, launch: &Launch) -> Result<(), LaunchError> {
+    /// Who may start this agent, and for whom it then acts.
+    fn authorise(
+        &self,
+        manifest: &Manifest,
+        launch: &Launch,
+    ) -> Result<Option<String>, LaunchError> {
         let process = &launch.process;
         let accounts = &self.context.accounts;
         let listed = manifest
@@ -320,8 +400,19 @@ impl Engine {
                     process.user, process.user
                 )))
             }
-            _ => Ok(()),
+            (person, _) => Ok(person.clone()),
         }
+    }
+}
+
+/// A lease that does not last longer than that of the run above.
+fn below(lease: Option<Duration>, now: Timestamp, parent: Option<&Run>) -> Option<Duration> {
+    let left = parent.and_then(|parent| parent.lease_until);
+    // One that has ended is still one.
+    let left = left.map(|until| until.since(now).max(Duration::from_nanos(1)));
+    match (lease, left) {
+        (Some(own), Some(left)) => Some(own.min(left)),
+        (own, left) => own.or(left),
     }
 }
 

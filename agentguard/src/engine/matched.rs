@@ -2,6 +2,7 @@
 //! names: what is known of them is the kernel's record, and what it stands for.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use agentguard_common::identity::{Tag, origin};
 use uuid::{NoContext, Uuid};
@@ -22,15 +23,21 @@ impl Engine {
     pub(super) fn learn_runs_of(&mut self, records: &[RawRecord]) {
         for record in records {
             let tag = record.header.tag;
-            if !tag.is_set() || self.runs.by_serial(tag.run_serial).is_some() {
-                continue;
+            if tag.is_set() {
+                self.learn_run(tag.run, tag.run_serial);
             }
-            let found = self.port.run_in(tag.run);
-            let found =
-                found.filter(|run| run.serial == tag.run_serial && run.origin == origin::MATCHED);
-            if let Some(run) = found {
-                self.record_matched(&run);
-            }
+        }
+    }
+
+    /// Records a run that the kernel began, if it is not recorded yet.
+    pub(super) fn learn_run(&mut self, slot: u32, serial: u64) {
+        if self.runs.by_serial(serial).is_some() {
+            return;
+        }
+        let found = self.port.run_in(slot);
+        let found = found.filter(|run| run.serial == serial && run.origin == origin::MATCHED);
+        if let Some(run) = found {
+            self.record_matched(&run);
         }
     }
 
@@ -54,7 +61,8 @@ impl Engine {
             // An earlier daemon named it and could not record it.
             kernel.id
         };
-        let run = self.matched_run(kernel, id, started, clock);
+        let parent = self.parent_of(kernel);
+        let run = self.matched_run(kernel, (id, started), clock, parent.as_deref());
         match self.runs.add(run) {
             Ok(run) => {
                 self.names_of_run(tag);
@@ -66,7 +74,30 @@ impl Engine {
         }
     }
 
-    fn matched_run(&self, kernel: &KernelRun, id: Uuid, started: Timestamp, clock: Clock) -> Run {
+    /// The run that began a run; recorded first if it is not yet.
+    fn parent_of(&mut self, run: &KernelRun) -> Option<Arc<Run>> {
+        if run.parent_serial == 0 {
+            return None;
+        }
+        if self.runs.by_serial(run.parent_serial).is_none() {
+            let parent = self.port.run_in(run.parent);
+            let parent = parent.filter(|parent| {
+                parent.serial == run.parent_serial
+                    && parent.origin == origin::MATCHED
+                    && parent.depth < run.depth
+            })?;
+            self.record_matched(&parent);
+        }
+        self.runs.by_serial(run.parent_serial).cloned()
+    }
+
+    fn matched_run(
+        &self,
+        kernel: &KernelRun,
+        (id, started): (Uuid, Timestamp),
+        clock: Clock,
+        parent: Option<&Run>,
+    ) -> Run {
         let user = self.context.accounts.user_label(kernel.uid);
         let names = self.agent_names(kernel.agent);
         let identity = names.map_or_else(
@@ -82,8 +113,13 @@ impl Engine {
             origin: Origin::Matched,
             identity: Identity {
                 run: Some(id),
-                // Nobody else can have asked for it.
-                on_behalf_of: self.is_delegated(kernel.agent).then(|| user.clone()),
+                parent_run: parent.map(|parent| parent.id),
+                on_behalf_of: match parent {
+                    Some(parent) => parent.identity.on_behalf_of.clone(),
+                    // Nobody else can have asked for it.
+                    None => self.is_delegated(kernel.agent).then(|| user.clone()),
+                },
+                task: parent.and_then(|parent| parent.identity.task.clone()),
                 ..identity
             },
             agent_version: names

@@ -163,6 +163,7 @@ impl Engine {
         given: &names::Grant,
     ) -> Result<(), AdmitError> {
         let ended = || AdmitError("the run has ended".to_owned());
+        self.learn_run(slot, serial);
         let run = self.runs.by_serial(serial).ok_or_else(ended)?;
         if run.slot != slot || self.ending.closing.contains(&serial) {
             return Err(ended());

@@ -3,7 +3,7 @@
 
 mod needs;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -21,8 +21,9 @@ use crate::links::Scope;
 use crate::memory;
 use crate::mounts::MountTable;
 use crate::pipeline::Message;
-use crate::policy::compile::Compiled;
+use crate::policy::compile::lineage::{self, Place};
 use crate::policy::compile::protected::{self, Protection};
+use crate::policy::compile::{Compiled, Set};
 use crate::policy::manifest::Manifest;
 use crate::policy::{self, Diagnostic, LoadOptions};
 use crate::users::Accounts;
@@ -65,6 +66,10 @@ pub struct InForce {
     pub loaded: Timestamp,
     /// The agents in it, with their kernel indexes.
     pub agents: IndexedAgents,
+    /// The places in which they can be started by others, with their kernel indexes.
+    pub places: Vec<(u32, Place)>,
+    /// The index of an agent in such a place, by that of the one that starts it and its own.
+    pub delegations: HashMap<(u32, u32), u32>,
     /// The mounts that it was compiled for.
     pub mounts: Arc<MountTable>,
     /// Why the last attempt to load another was refused.
@@ -311,11 +316,7 @@ impl Known {
 }
 
 /// The blocking part: nothing of it touches the kernel side.
-fn compile(
-    sources: &Sources,
-    registry: &Registry,
-    set: &[(u32, Arc<Manifest>)],
-) -> Result<Compiled, LoadError> {
+fn compile(sources: &Sources, registry: &Registry, set: &Set) -> Result<Compiled, LoadError> {
     let mounts = MountTable::read(&sources.mountinfo)
         .map_err(|error| FileError::new("read", &sources.mountinfo, error))?;
     let mut own = sources.own.clone();
@@ -351,14 +352,25 @@ impl Engine {
         &self,
         manifests: &[Arc<Manifest>],
         accepted: &BTreeSet<String>,
-    ) -> Result<(Registry, IndexedAgents), LoadError> {
+    ) -> Result<(Registry, Set), LoadError> {
         let problems = missing_protections(&self.port.protections(), manifests, accepted);
         if !problems.is_empty() {
             return Err(LoadError::Protections { problems });
         }
         let mut registry = self.registry.clone();
         let live: HashSet<u32> = self.port.runs().iter().map(|run| run.agent).collect();
-        let set = registry.assign(manifests, &live, &self.port.decisions())?;
+        let places = lineage::places(manifests).map_err(|error| LoadError::Manifests {
+            problems: vec![error.to_string()],
+        })?;
+        let placeholders = places.iter().map(|place| Arc::new(place.placeholder()));
+        let all: Vec<Arc<Manifest>> = manifests.iter().cloned().chain(placeholders).collect();
+        let mut agents = registry.assign(&all, &live, &self.port.decisions())?;
+        let indexes = agents.split_off(manifests.len()).into_iter();
+        let indexes = indexes.map(|(index, _)| index);
+        let set = Set {
+            agents,
+            places: indexes.zip(places).collect(),
+        };
         Ok((registry, set))
     }
 
@@ -366,7 +378,7 @@ impl Engine {
         &mut self,
         compiled: &Compiled,
         registry: Registry,
-        agents: IndexedAgents,
+        set: Set,
         names: Arc<PolicyNames>,
         trigger: Trigger,
     ) -> Result<Loaded, LoadError> {
@@ -378,13 +390,18 @@ impl Engine {
         self.tell(Message::Policy(names));
         let loaded = Loaded {
             generation: compiled.generation,
-            agents: agents.len(),
+            agents: set.agents.len(),
         };
+        let delegations = compiled.tables.delegations.iter();
         self.registry = registry;
         self.policy = InForce {
             generation: compiled.generation,
             loaded: Timestamp::now(),
-            agents,
+            agents: set.agents,
+            places: set.places,
+            delegations: delegations
+                .map(|(key, index)| ((key.from, key.agent), *index))
+                .collect(),
             mounts,
             last_refusal: None,
         };

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{Engine, InForce};
 use crate::api;
 use crate::kernel::{KernelRun, Protection};
+use crate::policy::compile::lineage;
 use crate::policy::manifest::Manifest;
 use crate::runs::{Run, Store};
 use crate::sinks::ledger::HealthReport;
@@ -72,14 +73,15 @@ impl Engine {
     /// The agents in force.
     #[must_use]
     pub fn agents(&self) -> Vec<AgentReport> {
-        let mut live: BTreeMap<u32, usize> = BTreeMap::new();
-        for run in self.runs.live() {
-            *live.entry(run.agent_index).or_default() += 1;
-        }
+        // Also those that other agents started: they have indexes of their own.
+        let is_of = |run: &Run, manifest: &Manifest| {
+            run.identity.agent == manifest.name
+                && run.identity.environment == manifest.environment.as_str()
+        };
         let report = |(index, manifest): &(u32, Arc<Manifest>)| AgentReport {
             index: *index,
             manifest: Arc::clone(manifest),
-            runs: live.get(index).copied().unwrap_or(0),
+            runs: self.runs.live().filter(|run| is_of(run, manifest)).count(),
         };
         self.policy.agents.iter().map(report).collect()
     }
@@ -152,23 +154,30 @@ impl Engine {
     /// The kernel's counts, with the names of their agents. Counts of an index
     /// that no agent has are left out: nobody could tell whose they are.
     fn decisions(&self) -> Vec<AgentDecisions> {
-        let named = |count: crate::kernel::DecisionCount| {
-            let agent = self.registry.by_index(count.agent)?;
+        let mut all: Vec<AgentDecisions> = Vec::new();
+        for count in self.port.decisions() {
+            let Some(agent) = self.registry.by_index(count.agent) else {
+                continue;
+            };
             let own = agent.own_count(&count);
-            (own > 0).then(|| AgentDecisions {
-                agent: agent.name.clone(),
+            if own == 0 {
+                continue;
+            }
+            let decisions = AgentDecisions {
+                agent: lineage::agent_of(&agent.name).to_owned(),
                 environment: agent.environment.clone(),
                 owner: agent.owner.clone(),
                 verb: count.verb,
                 verdict: count.verdict,
                 mode: count.mode,
                 count: own,
-            })
-        };
-        self.port
-            .decisions()
-            .into_iter()
-            .filter_map(named)
-            .collect()
+            };
+            // An agent has as many indexes as there are places in which others start it.
+            match all.iter_mut().find(|known| known.is_of(&decisions)) {
+                Some(known) => known.count += own,
+                None => all.push(decisions),
+            }
+        }
+        all
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use agentguard_common::decision;
 use agentguard_common::identity::{NetRoots, PolicyRecord, policy_flag};
 use agentguard_common::limits;
-use agentguard_common::matching::{self, MATCHER, MatchRule, MatchSet, UserKey};
+use agentguard_common::matching::{self, DelegateKey, MATCHER, MatchRule, MatchSet, UserKey};
 use agentguard_common::names::map;
 use agentguard_common::net::{LEAF, NetNode, PortInterval, PortSet};
 use agentguard_common::path::{
@@ -36,6 +36,7 @@ pub struct Banks {
     matches: Table<MatchRule>,
     match_sets: Table<MatchSet>,
     match_users: OwnedFd,
+    delegates: OwnedFd,
     starts: OwnedFd,
     transitions: OwnedFd,
     links: OwnedFd,
@@ -128,6 +129,7 @@ impl Banks {
             matches: table(fd, map::MATCHES, limits::BANKS * limits::MATCHES)?,
             match_sets: table(fd, map::MATCH_SETS, limits::MATCH_SETS)?,
             match_users: fd(map::MATCH_USERS)?,
+            delegates: fd(map::DELEGATES)?,
             starts: fd(map::PATH_STARTS)?,
             transitions: fd(map::PATH_TRANSITIONS)?,
             links: fd(map::LINKS)?,
@@ -219,6 +221,11 @@ impl Banks {
         for key in sys::keys::<StartKey>(self.starts.as_fd()).map_err(stale)? {
             if u32::from(key.starts >= limits::AGENTS) == bank {
                 sys::delete(self.starts.as_fd(), &key).map_err(stale)?;
+            }
+        }
+        for key in sys::keys::<DelegateKey>(self.delegates.as_fd()).map_err(stale)? {
+            if key.bank == bank {
+                sys::delete(self.delegates.as_fd(), &key).map_err(stale)?;
             }
         }
         for key in sys::keys::<UserKey>(self.match_users.as_fd()).map_err(stale)? {
@@ -371,6 +378,12 @@ impl Banks {
         }
         sys::update_batch(self.transitions.as_fd(), &keys, &values)
             .map_err(|error| failed("writing path transitions", &error))?;
+        let delegations = tables.delegations.iter();
+        let (keys, values): (Vec<DelegateKey>, Vec<u32>) = delegations
+            .map(|(key, agent)| (DelegateKey { bank, ..*key }, *agent))
+            .unzip();
+        sys::update_batch(self.delegates.as_fd(), &keys, &values)
+            .map_err(|error| failed("writing who starts what", &error))?;
         let users = tables.match_users.iter();
         let (keys, values): (Vec<UserKey>, Vec<u32>) = users
             .map(|(uid, set)| (UserKey { bank, uid: *uid }, *set))

@@ -212,6 +212,9 @@ fn kernel_run(slot: u32, run: &RunRecord) -> KernelRun {
         pid: run.pid,
         origin: run.origin,
         uid: run.uid,
+        parent_serial: run.parent_serial,
+        parent: run.parent,
+        depth: run.depth,
         lease_until: run.lease_until,
         tasks: run.tasks,
         events: run.events,
@@ -265,6 +268,7 @@ impl Port for Bpf {
     }
 
     fn start_run(&mut self, run: &NewRun) -> Result<Tag, KernelError> {
+        let above = run.parent.map(|parent| self.run(parent)).transpose()?;
         // Slot 0 is left free, so that a zeroed tag never names a run.
         let Some(slot) = (1..limits::RUNS).find(|slot| self.take_slot(*slot)) else {
             return Err(KernelError::Limit {
@@ -279,7 +283,10 @@ impl Port for Bpf {
             serial,
             lease_until: run.lease_until,
             id: *run.id.as_bytes(),
-            state: run_state::ACTIVE,
+            state: above.map_or(run_state::ACTIVE, |above| above.state),
+            parent: run.parent.map_or(0, |parent| parent.run),
+            parent_serial: run.parent.map_or(0, |parent| parent.run_serial),
+            depth: above.map_or(0, |above| above.depth + 1),
             agent: run.agent,
             taken: 1,
             pid: run.pid,
@@ -294,16 +301,24 @@ impl Port for Bpf {
         })
     }
 
-    fn enrol(&mut self, tag: Tag, pid: u32, pidfd: BorrowedFd<'_>) -> Result<(), KernelError> {
+    fn enrol(
+        &mut self,
+        tag: Tag,
+        pid: u32,
+        pidfd: BorrowedFd<'_>,
+        from: Option<Tag>,
+    ) -> Result<(), KernelError> {
         let refuse = |reason: String| Err(KernelError::Enrol { pid, reason });
-        match self.tag_of(pidfd)? {
-            Some(old) if old == tag => return Ok(()),
-            Some(_) => return refuse("it already belongs to a run".to_owned()),
-            None => {}
+        match (self.tag_of(pidfd)?, from) {
+            (Some(old), _) if old == tag => return Ok(()),
+            (old, from) if old == from => {}
+            (Some(_), _) => return refuse("it already belongs to a run".to_owned()),
+            (None, _) => return refuse("it does not belong to the run that asked".to_owned()),
         }
         let request = EnrolRequest {
             tag,
             tgid: pid,
+            from: from.map_or(0, |from| from.run_serial),
             ..EnrolRequest::default()
         };
         // A task storage lookup may miss for a moment on older kernels; the iterator

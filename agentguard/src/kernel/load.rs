@@ -28,7 +28,7 @@ use super::{Hook, KernelError, Options, cgroup, sys};
 static OBJECT: &[u8] = aya::include_bytes_aligned!("agentguard.bpf.o");
 
 /// Maps that are pinned: everything but constants.
-pub const PINNED_MAPS: [&str; 33] = {
+pub const PINNED_MAPS: [&str; 34] = {
     use agentguard_common::names::map;
     [
         map::TASKS,
@@ -47,6 +47,7 @@ pub const PINNED_MAPS: [&str; 33] = {
         map::MATCHES,
         map::MATCH_SETS,
         map::MATCH_USERS,
+        map::DELEGATES,
         map::HEADS,
         map::POLICIES,
         map::PATH_STARTS,

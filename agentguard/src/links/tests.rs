@@ -13,7 +13,7 @@ use agentguard_common::verdict::{Reason, Verdict};
 
 use super::{Outcome, Scope, walk};
 use crate::mounts::MountTable;
-use crate::policy::compile::compile;
+use crate::policy::compile::{Set, compile};
 use crate::policy::{check, parse};
 
 /// A policy about the directories `ok` and `no` of a place, and the place.
@@ -32,7 +32,7 @@ fn scope(place: &Path) -> (Scope, u32) {
     let parsed = parse(Path::new("t.yaml"), text.as_bytes()).unwrap();
     let checked = check(&parsed);
     let manifest = Arc::new(checked.manifests.into_iter().next().unwrap());
-    let Ok(compiled) = compile(&[(3, manifest)], &mounts, &[], 1) else {
+    let Ok(compiled) = compile(&Set::of(3, manifest), &mounts, &[], 1) else {
         panic!("the policy compiles")
     };
     (Scope::of(&compiled), major << 20 | minor)

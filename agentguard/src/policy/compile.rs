@@ -6,6 +6,7 @@
 //! same code as the kernel's, so an explanation cannot differ from a verdict.
 
 mod globs;
+pub mod lineage;
 mod matching;
 pub mod named;
 mod nets;
@@ -17,10 +18,12 @@ pub mod tables;
 mod tests;
 mod unsupported;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use agentguard_common::identity::{NetRoots, PolicyRecord, policy_flag, privilege};
 use agentguard_common::limits;
+use agentguard_common::matching::DelegateKey;
 use agentguard_common::verb::Verb;
 use agentguard_common::verdict::{Mode, Verdict};
 
@@ -74,14 +77,74 @@ pub struct RuleRef {
     pub verdict: Verdict,
 }
 
-/// Compiles a set of manifests, each with its kernel index, for these mounts. `own` are
-/// the daemon's own places, where they are not the usual ones.
+/// What is to be compiled.
+#[derive(Clone, Debug, Default)]
+pub struct Set {
+    /// The agents, each with its kernel index.
+    pub agents: Vec<(u32, Arc<Manifest>)>,
+    /// The places in which they can be started by others, each with its kernel index.
+    pub places: Vec<(u32, lineage::Place)>,
+}
+
+impl Set {
+    /// One agent.
+    #[cfg(test)]
+    pub fn of(index: u32, manifest: Arc<Manifest>) -> Self {
+        Self {
+            agents: vec![(index, manifest)],
+            places: Vec::new(),
+        }
+    }
+
+    fn index_of(&self, start: lineage::Start) -> Option<u32> {
+        match start {
+            lineage::Start::Root(at) => self.agents.get(at).map(|(index, _)| *index),
+            lineage::Start::Place(at) => self.places.get(at).map(|(index, _)| *index),
+        }
+    }
+
+    /// Who starts what as what: the indexes of the starter, of the agent, and of the agent in
+    /// that place.
+    fn delegations(&self) -> Vec<(DelegateKey, u32)> {
+        let indexes: HashMap<(&str, &str), u32> = self
+            .agents
+            .iter()
+            .map(|(index, manifest)| {
+                (
+                    (manifest.name.as_str(), manifest.environment.as_str()),
+                    *index,
+                )
+            })
+            .collect();
+        let mut found = Vec::new();
+        for (index, place) in &self.places {
+            let manifest = &place.manifest;
+            let name = (manifest.name.as_str(), manifest.environment.as_str());
+            let Some(agent) = indexes.get(&name) else {
+                continue;
+            };
+            for from in place.from.iter().filter_map(|start| self.index_of(*start)) {
+                let key = DelegateKey {
+                    bank: 0,
+                    from,
+                    agent: *agent,
+                    reserved: 0,
+                };
+                found.push((key, *index));
+            }
+        }
+        found
+    }
+}
+
+/// Compiles a set of manifests for these mounts. `own` are the daemon's own places, where
+/// they are not the usual ones.
 ///
 /// # Errors
 /// Limits of [`agentguard_common::limits`] that the set does not keep, each with
 /// the manifest that goes beyond.
 pub fn compile(
-    set: &[(u32, Arc<Manifest>)],
+    set: &Set,
     mounts: &MountTable,
     own: &[protected::Protection],
     generation: u32,
@@ -90,107 +153,150 @@ pub fn compile(
     let mut agents = Vec::new();
     let (mut warnings, mut errors) = (Vec::new(), Vec::new());
     let mut links = rules::Links::default();
-    if let Some(error) = too_many_rules(set) {
+    if let Some(error) = too_many_rules(&set.agents) {
         return Err(vec![error]);
     }
-    for (index, manifest) in set {
-        warnings.extend(unsupported::findings(manifest));
-        let list = rules::RuleList::of(manifest, own, &mut links, &mut warnings);
-        let default = manifest
-            .permissions
-            .default_verdict(manifest::Verb::Connect);
-        let names = NameRules::of(&list.connect, common_verdict(default));
-        warnings.extend(unsupported::crowded(manifest, &names));
-        let mut record = match agent(&mut builder, *index, manifest, &list, mounts, generation) {
-            Ok(record) => record,
-            Err(full) => {
-                errors.push(Diagnostic::about_manifest(manifest, &full.to_string()));
-                continue;
-            }
+    let roots = set
+        .agents
+        .iter()
+        .map(|(index, manifest)| (*index, manifest, vec![manifest.as_ref()], None));
+    let places = set
+        .places
+        .iter()
+        .map(|(index, place)| (*index, &place.manifest, place.layers(), Some(place)));
+    for (index, manifest, layers, place) in roots.chain(places) {
+        let mut found = Vec::new();
+        let subject = Subject {
+            index,
+            manifest,
+            layers: &layers,
         };
-        if !names.is_empty() {
-            record.flags |= policy_flag::NAMES;
+        match subject.compile(
+            &mut builder,
+            mounts,
+            (own, &mut links),
+            generation,
+            &mut found,
+        ) {
+            Ok(agent) => agents.push(agent),
+            Err(error) => {
+                let text = match place {
+                    None => error,
+                    Some(place) => format!("{error}, where others start it ({})", place.name()),
+                };
+                errors.push(Diagnostic::about_manifest(manifest, &text));
+            }
         }
-        agents.push(CompiledAgent {
-            index: *index,
-            manifest: Arc::clone(manifest),
-            rules: list.names(),
-            record,
-            names: Arc::new(names),
-        });
+        // What is said of a manifest is said once.
+        if place.is_none() {
+            warnings.extend(unsupported::findings(manifest));
+            warnings.append(&mut found);
+        }
     }
     let matcher = matching::compile(
         &mut builder,
-        set,
+        &set.agents,
         mounts,
         &mut links,
         generation,
         &mut warnings,
     );
-    let matcher = match (matcher, set.first()) {
-        (Ok(matcher), _) => matcher,
-        (Err(full), first) => {
-            errors.extend(
-                first.map(|(_, manifest)| Diagnostic::about_manifest(manifest, &full.to_string())),
-            );
-            None
-        }
-    };
-    if errors.is_empty() {
-        agents.sort_by_key(|agent| agent.index);
-        let tables = Arc::new(builder.finish());
-        Ok(Compiled {
-            generation,
-            agents,
-            matcher,
-            mounts: mounts.clone(),
-            tables,
-            warnings,
-        })
-    } else {
-        Err(errors)
+    let matcher = matcher.unwrap_or_else(|full| {
+        let first = set.agents.first();
+        errors.extend(
+            first.map(|(_, manifest)| Diagnostic::about_manifest(manifest, &full.to_string())),
+        );
+        None
+    });
+    if !errors.is_empty() {
+        return Err(errors);
     }
+    agents.sort_by_key(|agent| agent.index);
+    Ok(Compiled {
+        generation,
+        agents,
+        matcher,
+        mounts: mounts.clone(),
+        tables: Arc::new(builder.finish(set.delegations())),
+        warnings,
+    })
 }
 
-/// Compiles one agent into the common tables.
-fn agent(
-    builder: &mut tables::Builder,
+/// An agent that is being compiled: its own manifest's rules, and those of the agents above it.
+struct Subject<'a> {
     index: u32,
-    manifest: &Manifest,
-    list: &rules::RuleList,
-    mounts: &MountTable,
-    generation: u32,
-) -> Result<PolicyRecord, tables::Full> {
-    let mut defaults = 0;
-    for verb in Verb::ALL {
-        let verdict = manifest.permissions.default_verdict(manifest_verb(verb));
-        defaults |= (common_verdict(verdict) as u16) << (2 * verb as u16);
+    manifest: &'a Arc<Manifest>,
+    layers: &'a [&'a Manifest],
+}
+
+impl Subject<'_> {
+    fn compile(
+        &self,
+        builder: &mut tables::Builder,
+        mounts: &MountTable,
+        (own, links): (&[protected::Protection], &mut rules::Links),
+        generation: u32,
+        warnings: &mut Vec<Diagnostic>,
+    ) -> Result<CompiledAgent, String> {
+        let list = rules::RuleList::of(self.layers, own, links, warnings);
+        let list = list.map_err(|error| error.to_string())?;
+        let defaults = rules::strictest_defaults(&list.defaults);
+        let default = Verdict::from_bits((defaults >> (2 * Verb::Connect as u16)) as u8 & 3);
+        let names = NameRules::of(&list.connect, default.unwrap_or(Verdict::Deny));
+        warnings.extend(unsupported::crowded(self.manifest, &names));
+        let record = self.record(builder, &list, mounts, generation);
+        let mut record = record.map_err(|full| full.to_string())?;
+        if !names.is_empty() {
+            record.flags |= policy_flag::NAMES;
+        }
+        Ok(CompiledAgent {
+            index: self.index,
+            manifest: Arc::clone(self.manifest),
+            rules: list.names(),
+            record,
+            names: Arc::new(names),
+        })
     }
-    let unknown_start = paths::compile(builder, index, list, defaults, mounts)?;
-    let connect = nets::compile(builder, &list.connect)?;
-    let listen = nets::compile(builder, &list.listen)?;
-    Ok(PolicyRecord {
-        generation,
-        mode: match manifest.mode {
-            manifest::Mode::Observe => Mode::Observe as u8,
-            manifest::Mode::Enforce => Mode::Enforce as u8,
-        },
-        reserved: 0,
-        defaults,
-        unknown_start,
-        starts: index,
-        protected_rules: list.protected,
-        privileges: privileges(manifest),
-        flags: 0,
-        connect: NetRoots {
-            v4: connect.0,
-            v6: connect.1,
-        },
-        listen: NetRoots {
-            v4: listen.0,
-            v6: listen.1,
-        },
-    })
+
+    fn record(
+        &self,
+        builder: &mut tables::Builder,
+        list: &rules::RuleList,
+        mounts: &MountTable,
+        generation: u32,
+    ) -> Result<PolicyRecord, tables::Full> {
+        let unknown_start = paths::compile(builder, self.index, list, mounts)?;
+        let connect = nets::compile(builder, &list.connect)?;
+        let listen = nets::compile(builder, &list.listen)?;
+        let observed = |manifest: &&Manifest| manifest.mode == manifest::Mode::Observe;
+        Ok(PolicyRecord {
+            generation,
+            mode: if self.layers.iter().all(observed) {
+                Mode::Observe as u8
+            } else {
+                Mode::Enforce as u8
+            },
+            reserved: 0,
+            defaults: rules::strictest_defaults(&list.defaults),
+            unknown_start,
+            starts: self.index,
+            protected_rules: list.protected,
+            privileges: self
+                .layers
+                .iter()
+                .map(|manifest| privileges(manifest))
+                .fold(u32::MAX, |all, own| all & own),
+            flags: 0,
+            connect: NetRoots {
+                v4: connect.0,
+                v6: connect.1,
+            },
+            listen: NetRoots {
+                v4: listen.0,
+                v6: listen.1,
+            },
+        })
+    }
 }
 
 /// The privileges that the kernel programs ask for, as bits of the record.

@@ -78,6 +78,16 @@ pub struct AgentDecisions {
     pub count: u64,
 }
 
+impl AgentDecisions {
+    /// Whether this counts the same decisions.
+    #[must_use]
+    pub fn is_of(&self, other: &Self) -> bool {
+        self.agent == other.agent
+            && self.environment == other.environment
+            && (self.verb, self.verdict, self.mode) == (other.verb, other.verdict, other.mode)
+    }
+}
+
 /// Reasons for which the daemon drops events; the kernel's come on top.
 const DROP_REASONS: [&str; 4] = ["ledger", "subscriber", "undecodable", "unserialisable"];
 

@@ -89,7 +89,7 @@ pub fn compile(
         let set = builder.add_match_set(entries)?;
         builder.add_match_user(uid, u32::from(set))?;
     }
-    let unknown_start = paths::compile(builder, MATCHER, &list, 0, mounts)?;
+    let unknown_start = paths::compile(builder, MATCHER, &list, mounts)?;
     Ok(Some(PolicyRecord {
         generation,
         mode: Mode::Enforce as u8,

@@ -27,13 +27,11 @@ pub fn compile(
     builder: &mut Builder,
     starts: u32,
     list: &RuleList,
-    defaults: u16,
     mounts: &MountTable,
 ) -> Result<Position, Full> {
     let mut agent = Agent {
         builder,
         list,
-        defaults,
         known: HashMap::new(),
     };
     // Rules that begin with `**/` say something about any file system; the
@@ -65,6 +63,24 @@ pub fn compile(
     Ok(unknown)
 }
 
+/// What the rows of an automaton say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Part {
+    /// What one agent's rules say.
+    Alone,
+    /// Of a lineage: what all its layers say, of rules whose names have fixed places and of
+    /// those others that do not deny.
+    Fixed,
+    /// Of a lineage: what the other rules deny.
+    Deep,
+}
+
+impl Part {
+    const fn of(layered: bool, part: Self) -> Self {
+        if layered { part } else { Self::Alone }
+    }
+}
+
 /// Patterns and rules (index, verbs) that make up an automaton.
 type Contents = Vec<(Vec<Component>, u16, u8)>;
 
@@ -72,9 +88,7 @@ type Contents = Vec<(Vec<Component>, u16, u8)>;
 struct Agent<'a> {
     builder: &'a mut Builder,
     list: &'a RuleList,
-    /// As in the policy record.
-    defaults: u16,
-    known: HashMap<Contents, u32>,
+    known: HashMap<(Part, Contents), u32>,
 }
 
 impl Agent<'_> {
@@ -82,27 +96,34 @@ impl Agent<'_> {
     fn position(&mut self, rules: Vec<Local<'_>>) -> Result<Position, Full> {
         let (deep, mut fixed): (Vec<_>, Vec<_>) =
             rules.into_iter().partition(|(pattern, _)| is_deep(pattern));
-        // What lifts a protection has to meet it, so it is in both.
-        let lifts = |rule: &PathRule| self.list.paths.iter().any(|other| rule.lifts(other));
-        fixed.extend(deep.iter().filter(|(_, rule)| lifts(rule)).cloned());
+        // What lifts a protection has to meet it, so it is in both. So has what any layer of a
+        // lineage does not deny: the first automaton says whether all of them let it through,
+        // the second one only what is denied.
+        let layered = self.list.defaults.len() > 1;
+        let meets = |rule: &PathRule| {
+            let lifts = |other: &PathRule| rule.lifts(other);
+            layered && rule.verdict != Verdict::Deny || self.list.paths.iter().any(lifts)
+        };
+        fixed.extend(deep.iter().filter(|(_, rule)| meets(rule)).cloned());
         Ok(Position {
-            fixed: self.start(&fixed)?,
-            deep: self.start(&deep)?,
+            fixed: self.start(&fixed, Part::of(layered, Part::Fixed))?,
+            deep: self.start(&deep, Part::of(layered, Part::Deep))?,
         })
     }
 
-    fn start(&mut self, rules: &[Local<'_>]) -> Result<u32, Full> {
+    fn start(&mut self, rules: &[Local<'_>], part: Part) -> Result<u32, Full> {
         let mut contents: Contents = rules
             .iter()
             .map(|(pattern, rule)| (pattern.clone(), rule.index, rule.verbs.0))
             .collect();
         contents.sort_unstable();
         contents.dedup();
-        if let Some(start) = self.known.get(&contents) {
+        let key = (part, contents);
+        if let Some(start) = self.known.get(&key) {
             return Ok(*start);
         }
-        let start = automaton::build(self.builder, rules, self.defaults)?;
-        self.known.insert(contents, start);
+        let start = automaton::build(self.builder, rules, &self.list.defaults, part)?;
+        self.known.insert(key, start);
         Ok(start)
     }
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use agentguard_common::identity::PolicyRecord;
 use agentguard_common::limits;
-use agentguard_common::matching::{self, MatchRule, MatchSet};
+use agentguard_common::matching::{self, DelegateKey, MatchRule, MatchSet};
 use agentguard_common::net::{
     self, Address, NetMatch, NetNode, NetTables, PortInterval, PortSet, Transport,
 };
@@ -48,6 +48,8 @@ pub struct Tables {
     pub match_sets: Vec<MatchSet>,
     /// Sets by user id.
     pub match_users: Vec<(u32, u32)>,
+    /// Who starts what as what; `bank` is 0.
+    pub delegations: Vec<(DelegateKey, u32)>,
 }
 
 /// Tables being filled.
@@ -97,7 +99,8 @@ fn push<T>(table: &mut Vec<T>, value: T, limit: u32, what: &'static str) -> Resu
 
 impl Builder {
     /// The finished tables.
-    pub fn finish(self) -> Tables {
+    pub fn finish(mut self, delegations: Vec<(DelegateKey, u32)>) -> Tables {
+        self.tables.delegations = delegations;
         self.tables
     }
 

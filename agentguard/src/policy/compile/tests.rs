@@ -11,8 +11,10 @@ use proptest::prelude::*;
 
 use super::super::manifest::{self, Manifest, NetHost, NetObject, Object, PathObject};
 use super::super::{check, parse, reference};
-use super::{Compiled, common_verdict, compile, manifest_verb};
+use super::{Compiled, Set, common_verdict, compile, manifest_verb};
 use crate::mounts::{MountTable, names};
+
+mod lineage;
 
 const ROOT: u32 = 8 << 20 | 1;
 const TMP: u32 = 5;
@@ -46,7 +48,7 @@ fn manifest(permissions: &str) -> Arc<Manifest> {
 }
 
 fn compiled(manifest: &Arc<Manifest>) -> Compiled {
-    compile(&[(1, Arc::clone(manifest))], &mounts(), &[], 1)
+    compile(&Set::of(1, Arc::clone(manifest)), &mounts(), &[], 1)
         .unwrap_or_else(|errors| panic!("{errors:?}"))
 }
 
@@ -63,7 +65,12 @@ fn blamed(compiled: &Compiled, verb: Verb, device: u32, path: &str) -> Option<St
 }
 
 fn decision(compiled: &Compiled, verb: Verb, device: u32, path: &str) -> Decision {
-    let record = &compiled.agents[0].record;
+    decision_of(compiled, 0, verb, device, path)
+}
+
+/// The same of one of several agents.
+fn decision_of(compiled: &Compiled, agent: usize, verb: Verb, device: u32, path: &str) -> Decision {
+    let record = &compiled.agents[agent].record;
     let rows = compiled
         .tables
         .rows(record, device, &names(path.as_bytes()))
@@ -200,8 +207,8 @@ fn a_protection_is_lifted_the_same_way_on_a_file_system_of_its_own() {
     )
     .unwrap();
     let manifest = manifest("    read:\n      default: allow\n      allow: ['/home/u/.ssh/**']\n");
-    let policy =
-        compile(&[(1, manifest)], &mounts, &[], 1).unwrap_or_else(|errors| panic!("{errors:?}"));
+    let policy = compile(&Set::of(1, manifest), &mounts, &[], 1)
+        .unwrap_or_else(|errors| panic!("{errors:?}"));
     assert_eq!(
         verdict(&policy, Verb::Read, TMP, "/u/.ssh/config"),
         Verdict::Allow
@@ -287,7 +294,7 @@ proptest! {
             list(&allow), list(&ask), list(&deny)
         );
         let manifest = manifest(&text);
-        let compiled = compile(&[(1, Arc::clone(&manifest))], &plain_mounts(), &[], 1)
+        let compiled = compile(&Set::of(1, Arc::clone(&manifest)), &plain_mounts(), &[], 1)
             .unwrap_or_else(|errors| panic!("{errors:?}"));
         for path in paths {
             let path = format!("/{}", path.join("/"));

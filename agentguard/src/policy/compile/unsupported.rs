@@ -56,16 +56,6 @@ pub fn findings(manifest: &Manifest) -> Vec<Diagnostic> {
         );
         tell(rule.1, message, "allow what the agent cannot do without");
     }
-    for delegate in &manifest.delegates {
-        let message = format!(
-            "agent {agent}: sub-agents are not started by this version; a run inside a run is refused"
-        );
-        tell(
-            &delegate.location,
-            message,
-            "start the other agent from outside",
-        );
-    }
     for privilege in &manifest.permissions.privileges {
         if matches!(
             privilege.value,

@@ -8,9 +8,9 @@ use agentguard_common::verdict::Verdict;
 
 use super::super::super::manifest::{Component, GlobPattern, GlobToken};
 use super::super::globs;
-use super::super::rules::PathRule;
+use super::super::rules::{PathRule, strictest_defaults};
 use super::super::tables::{Builder, Full};
-use super::{Local, below};
+use super::{Local, Part, below};
 
 /// A place in the tree of names.
 #[derive(Default)]
@@ -27,6 +27,9 @@ struct Place<'a> {
 
 /// The tree of names of some rules, and the automaton made of it so far.
 struct Tree<'a> {
+    /// Of each layer.
+    defaults: &'a [u16],
+    part: Part,
     places: Vec<Place<'a>>,
     states: HashMap<Vec<usize>, u32>,
     work: Vec<Vec<usize>>,
@@ -39,9 +42,12 @@ struct Tree<'a> {
 pub(super) fn build(
     builder: &mut Builder,
     rules: &[Local<'_>],
-    defaults: u16,
+    defaults: &[u16],
+    part: Part,
 ) -> Result<u32, Full> {
     let mut tree = Tree {
+        defaults,
+        part,
         places: vec![Place::default()],
         states: HashMap::new(),
         work: Vec::new(),
@@ -58,7 +64,7 @@ pub(super) fn build(
     while let Some(set) = tree.work.pop() {
         tree.fill(builder, &set)?;
     }
-    below::mark(builder, &tree.edges, defaults);
+    below::mark(builder, &tree.edges, strictest_defaults(defaults));
     Ok(start)
 }
 
@@ -295,7 +301,12 @@ impl<'a> Tree<'a> {
         }
         let mut row = PathRow::default();
         for verb in Verb::ALL.into_iter().take(Verb::PATH_COUNT) {
-            if let Some(rule) = strictest(&matching, verb) {
+            let decides = match self.part {
+                Part::Alone => strictest(&matching, verb),
+                Part::Fixed => of_layers(&matching, verb, self.defaults),
+                Part::Deep => denied_by_layers(&matching, verb, self.defaults.len()),
+            };
+            if let Some(rule) = decides {
                 row.verdicts |= (rule.verdict as u16) << (2 * verb as u16);
                 row.rules[verb as usize] = rule.index;
             }
@@ -312,6 +323,39 @@ fn match_row(set: u16) -> PathRow {
     };
     row.rules[Verb::Exec as usize] = set;
     row
+}
+
+/// The rule that decides a verb for an agent in a lineage: the strictest of what each layer's
+/// rules say, or none if one of them leaves it to a default that is stricter.
+fn of_layers<'a>(matching: &[&'a PathRule], verb: Verb, defaults: &[u16]) -> Option<&'a PathRule> {
+    let mut by_default = 0;
+    let mut found: Option<&'a PathRule> = None;
+    for (layer, defaults) in defaults.iter().enumerate() {
+        match strictest(&of_layer(matching, layer), verb) {
+            Some(rule) if found.is_none_or(|known| rule.verdict > known.verdict) => {
+                found = Some(rule);
+            }
+            Some(_) => {}
+            None => by_default = by_default.max((defaults >> (2 * verb as u16)) & 3),
+        }
+    }
+    found.filter(|rule| rule.verdict as u16 >= by_default)
+}
+
+/// The rule by which a layer of a lineage denies a verb.
+fn denied_by_layers<'a>(
+    matching: &[&'a PathRule],
+    verb: Verb,
+    layers: usize,
+) -> Option<&'a PathRule> {
+    (0..layers)
+        .filter_map(|layer| strictest(&of_layer(matching, layer), verb))
+        .find(|rule| rule.verdict == Verdict::Deny)
+}
+
+fn of_layer<'a>(matching: &[&'a PathRule], layer: usize) -> Vec<&'a PathRule> {
+    let own = |rule: &&&PathRule| rule.layer == layer;
+    matching.iter().filter(own).copied().collect()
 }
 
 /// The rule that decides a verb: the strictest, the first written among equals.
@@ -331,6 +375,10 @@ fn strictest<'a>(matching: &[&'a PathRule], verb: Verb) -> Option<&'a PathRule> 
 /// Whether a rule decides wherever another does, so that the other never matters.
 fn covers(by: &PathRule, rule: &PathRule) -> bool {
     if (by.is_match || rule.is_match) && by.index != rule.index {
+        return false;
+    }
+    // What one layer does not deny the other has to name as well.
+    if by.layer != rule.layer && by.verdict != Verdict::Deny {
         return false;
     }
     // Either may turn a protection, which is not in sight here, on or off.
