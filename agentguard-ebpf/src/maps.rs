@@ -241,4 +241,4 @@ pub static LINKED: RingBuf<u64, { limits::LINKED_RING_BYTES as usize }> = RingBu
 pub static DECISIONS: Array<[u64; DECISION_SLOTS], { limits::AGENTS as usize }, MMAPABLE> = Array::new();
 /// Errors and drops by place.
 #[btf_map]
-pub static COUNTERS: Array<u64, { Counter::COUNT }> = Array::new();
+pub static COUNTERS: Array<u64, { Counter::COUNT }, MMAPABLE> = Array::new();

@@ -19,6 +19,7 @@ mod server_names;
 mod sock_diag;
 mod sys;
 mod table;
+mod takeover;
 
 use std::collections::HashSet;
 use std::path::PathBuf;

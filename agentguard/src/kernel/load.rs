@@ -11,6 +11,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use agentguard_common::names;
 use aya::programs::links::FdLink;
 use aya::programs::{BtfTracePoint, FEntry, Iter, Lsm};
 use aya::{Ebpf, EbpfLoader};
@@ -22,6 +23,7 @@ use super::pins::{
 };
 use super::probe::{self, Host};
 use super::programs::{Attach, PROGRAMS, Program, Role};
+use super::takeover::Takeover;
 use super::{Hook, KernelError, Options, cgroup, sys};
 
 /// The object that `cargo xtask build-ebpf` builds.
@@ -95,6 +97,7 @@ pub fn load(options: &Options) -> Result<Loaded, KernelError> {
     let addresses = Addresses::find();
     let mut lsm_obstacle = host.lsm_obstacle();
     let aya_btf = aya::Btf::from_sys_fs().map_err(|error| failed("reading BTF", &error))?;
+    let takeover = take_over(options, &types, &host, &addresses)?;
     let mut object = open(
         Some(options),
         &types,
@@ -108,6 +111,7 @@ pub fn load(options: &Options) -> Result<Loaded, KernelError> {
             object = open(Some(options), &types, &host, &addresses, false)?;
         }
     }
+    takeover.fill(&|name| super::bpf::fd(&object, name))?;
     let mut hooks = Vec::new();
     for program in &PROGRAMS {
         hooks.push(attach(
@@ -121,6 +125,7 @@ pub fn load(options: &Options) -> Result<Loaded, KernelError> {
     }
     drop(aya_btf);
     remove_stale_links(options, &hooks);
+    takeover.finish(&|name| super::bpf::fd(&object, name))?;
     // The kernel's types took tens of megabytes for a moment; give them back.
     // SAFETY: malloc_trim only returns free memory to the kernel.
     #[cfg(target_env = "gnu")]
@@ -164,6 +169,20 @@ impl Addresses {
             rename_lock,
         }
     }
+}
+
+/// Compares what an earlier daemon left with the maps of this version.
+fn take_over(
+    options: &Options,
+    types: &Btf,
+    host: &Host,
+    addresses: &Addresses,
+) -> Result<Takeover, KernelError> {
+    if !maps_dir(options).join(names::map::RUNS).exists() {
+        return Takeover::prepare(options, &[], &|name| Err(missing(name)));
+    }
+    let ours = open(None, types, host, addresses, true)?;
+    Takeover::prepare(options, &PINNED_MAPS, &|name| super::bpf::fd(&ours, name))
 }
 
 /// Opens the object with this kernel's constants, taking over pinned maps.

@@ -5,13 +5,17 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+const MAP_CREATE: i64 = 0;
 const MAP_LOOKUP_ELEM: i64 = 1;
+const MAP_UPDATE_ELEM: i64 = 2;
 const MAP_DELETE_ELEM: i64 = 3;
 const MAP_GET_NEXT_KEY: i64 = 4;
 const OBJ_PIN: i64 = 6;
+const OBJ_GET: i64 = 7;
 const MAP_LOOKUP_AND_DELETE_BATCH: i64 = 25;
 const MAP_UPDATE_BATCH: i64 = 26;
 const LINK_CREATE: i64 = 28;
+const LINK_GET_FD_BY_ID: i64 = 30;
 
 /// `union bpf_attr` for commands on one element.
 #[repr(C)]
@@ -190,6 +194,120 @@ pub fn take_all<K: aya::Pod, V: aya::Pod>(map: BorrowedFd<'_>) -> io::Result<Vec
     }
 }
 
+/// `union bpf_attr` for pins.
+#[repr(C)]
+#[derive(Default)]
+struct Pin {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// Opens what is pinned at a path.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn open_pin(at: &CStr) -> io::Result<OwnedFd> {
+    let fd = bpf(
+        OBJ_GET,
+        &mut Pin {
+            path: at.as_ptr() as u64,
+            ..Pin::default()
+        },
+    )?;
+    own(fd)
+}
+
+/// Pins a map at another path.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn pin(fd: BorrowedFd<'_>, at: &CStr) -> io::Result<()> {
+    bpf(
+        OBJ_PIN,
+        &mut Pin {
+            path: at.as_ptr() as u64,
+            fd: raw(fd),
+            flags: 0,
+        },
+    )
+    .map(drop)
+}
+
+fn own(fd: i64) -> io::Result<OwnedFd> {
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: a descriptor that the kernel just gave to this process.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Makes an array without a name.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn make_array(value_size: u32, len: u32) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Map {
+        kind: u32,
+        key_size: u32,
+        value_size: u32,
+        max_entries: u32,
+        flags: u32,
+    }
+    let fd = bpf(
+        MAP_CREATE,
+        &mut Map {
+            kind: 2,
+            key_size: 4,
+            value_size,
+            max_entries: len,
+            flags: 0,
+        },
+    )?;
+    own(fd)
+}
+
+/// Reads an element of an array of any layout; `into` is as long as its values.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn read_element(map: BorrowedFd<'_>, index: u32, into: &mut [u8]) -> io::Result<()> {
+    element(MAP_LOOKUP_ELEM, map, index, into.as_mut_ptr() as u64)
+}
+
+/// Writes an element of an array of any layout; `value` is as long as its values.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn write_element(map: BorrowedFd<'_>, index: u32, value: &[u8]) -> io::Result<()> {
+    element(MAP_UPDATE_ELEM, map, index, value.as_ptr() as u64)
+}
+
+fn element(command: i64, map: BorrowedFd<'_>, index: u32, value: u64) -> io::Result<()> {
+    let mut attributes = Element {
+        map_fd: raw(map),
+        key: std::ptr::from_ref(&index) as u64,
+        value_or_next: value,
+        ..Element::default()
+    };
+    bpf(command, &mut attributes).map(drop)
+}
+
+/// Whether there is a link with this number.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn link_exists(id: u32) -> io::Result<bool> {
+    let mut attributes = Element {
+        map_fd: id,
+        ..Element::default()
+    };
+    match bpf(LINK_GET_FD_BY_ID, &mut attributes) {
+        Ok(fd) => own(fd).map(|_| true),
+        Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Makes an iterator over the elements of a map, and pins it: each time that the file is
 /// read, the program runs for every element.
 ///
@@ -208,12 +326,6 @@ pub fn pin_map_iterator(program: BorrowedFd<'_>, map: BorrowedFd<'_>, at: &CStr)
         info_len: u32,
         pad: u32,
     }
-    #[repr(C)]
-    struct Pin {
-        path: u64,
-        fd: u32,
-        flags: u32,
-    }
     // `union bpf_iter_link_info`
     let info = raw(map);
     let link = bpf(
@@ -228,18 +340,7 @@ pub fn pin_map_iterator(program: BorrowedFd<'_>, map: BorrowedFd<'_>, at: &CStr)
             pad: 0,
         },
     )?;
-    let link = i32::try_from(link).map_err(io::Error::other)?;
-    // SAFETY: a descriptor that the kernel just gave to this process.
-    let link = unsafe { OwnedFd::from_raw_fd(link) };
-    bpf(
-        OBJ_PIN,
-        &mut Pin {
-            path: at.as_ptr() as u64,
-            fd: raw(link.as_fd()),
-            flags: 0,
-        },
-    )?;
-    Ok(())
+    pin(own(link)?.as_fd(), at)
 }
 
 /// Waits until every program that was running when this was called has ended:

@@ -165,11 +165,14 @@ pub fn both(one: &NetRule, other: &NetRule) -> Option<NetRule> {
 }
 
 fn target(one: &NetTarget, other: &NetTarget) -> Option<NetTarget> {
+    let is_socket =
+        |target: &NetTarget| matches!(target, NetTarget::UnixPath(_) | NetTarget::UnixAbstract(_));
+    if is_socket(one) || is_socket(other) {
+        // Decided by the automata, layer by layer.
+        return None;
+    }
     match (one, other) {
-        (NetTarget::Any, target @ (NetTarget::Cidr(..) | NetTarget::Name(_)))
-        | (target @ (NetTarget::Cidr(..) | NetTarget::Name(_)), NetTarget::Any)
-        | (NetTarget::Any, target @ (NetTarget::NameSuffix(_) | NetTarget::Any))
-        | (target @ NetTarget::NameSuffix(_), NetTarget::Any) => Some(target.clone()),
+        (NetTarget::Any, target) | (target, NetTarget::Any) => Some(target.clone()),
         (NetTarget::Cidr(a, a_len), NetTarget::Cidr(b, b_len)) => {
             let (outer, len, inner) = if a_len <= b_len {
                 ((*a, *a_len), *a_len, (*b, *b_len))
