@@ -186,7 +186,8 @@ impl PolicyRecord {
     }
 }
 
-/// What the enrolment iterator is asked to do: tag every thread of `tgid`.
+/// What the enrolment iterator is asked to do: tag every thread of `tgid`, and with `tree` one
+/// more generation of its descendants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct EnrolRequest {
@@ -198,8 +199,8 @@ pub struct EnrolRequest {
     pub tagged: u32,
     /// Threads that could not be tagged, filled in by the kernel.
     pub failed: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// 1: also every task whose parent has the tag.
+    pub tree: u32,
     /// The run that its threads are to be in now; 0: in none.
     pub from: u64,
 }

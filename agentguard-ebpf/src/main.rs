@@ -5,10 +5,10 @@
 //!
 //! | attach point | program | job |
 //! |---|---|---|
-//! | `iter/task` | `enrol` | first tag of a process, on the daemon's request |
+//! | `iter/task` | `enrol` | first tag of a process or of a tree of them, on the daemon's request |
 //! | `lsm/task_alloc` | `task_alloc` | copy the tag to every new task |
 //! | `lsm/task_free` | `task_free` | count it out |
-//! | `tp_btf/task_newtask` | `task_newtask` | copy the tag where LSM programs are refused |
+//! | `tp_btf/task_newtask` | `task_newtask` | copy the tag where LSM programs are refused, and while processes are adopted |
 //! | `tp_btf/sched_process_exit` | `process_exit` | exit record; count out where LSM programs are refused |
 //! | `lsm/bprm_creds_for_exec` | `exec_begins` | what matches say of a script |
 //! | `tp_btf/sched_process_exec` | `process_exec` | first tag of a process that a match is about; exec record |

@@ -14,7 +14,8 @@ use crate::links;
 use crate::sinks::ledger::HealthReport;
 
 /// Every endpoint: method, path, what it does.
-pub const ENDPOINTS: [(&str, &str, &str); 9] = [
+pub const ENDPOINTS: [(&str, &str, &str); 10] = [
+    ("post", "/v1/adoptions", "Make running processes an agent's"),
     ("post", "/v1/runs", "Start a run with the calling process"),
     ("get", "/v1/runs", "Live runs, and the newest ended ones"),
     ("get", "/v1/runs/{id}", "One run"),
@@ -53,6 +54,63 @@ pub struct RunRequest {
     /// The caller's trace context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+}
+
+/// A request to make a process that runs already, and its descendants, an agent's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdoptRequest {
+    /// The process.
+    pub pid: u32,
+    /// Agent name.
+    pub agent: String,
+    /// Environment; needed where the name exists in several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+    /// Work item.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+    /// Person for whom the run acts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<String>,
+    /// Longest life in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_seconds: Option<u64>,
+}
+
+/// Processes that were adopted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Adopted {
+    /// Run id.
+    pub run: Uuid,
+    /// Agent name.
+    pub agent: String,
+    /// Environment.
+    pub environment: String,
+    /// When the run's rights end.
+    pub lease_until: Option<Timestamp>,
+    /// Live tasks (threads) of it.
+    pub tasks: i64,
+    /// Its processes.
+    pub processes: Vec<u32>,
+    /// What they had open already.
+    pub residual: Residual,
+    /// Processes of the same session that are no descendants (of processes that have ended, for
+    /// instance) and were left alone: `PID: PROGRAM`.
+    pub left_out: Vec<String>,
+}
+
+/// What processes had open when they were adopted, each as `PID: WHAT`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Residual {
+    /// Files open for writing: decided at each use from now on.
+    pub files: Vec<String>,
+    /// Peers of connected sockets: the same.
+    pub sockets: Vec<String>,
+    /// Files that are mapped, shared and writable: nothing is decided about stores there.
+    pub mappings: Vec<String>,
+    /// There is more than is listed.
+    pub more: bool,
 }
 
 /// A run that was started.

@@ -1,5 +1,6 @@
 //! The command line: its grammar here, one file a command below.
 
+mod adopt;
 mod agents;
 mod check;
 pub(crate) mod client;
@@ -131,6 +132,14 @@ Examples:
   agentguard run --agent invoice-summarizer -- python3 summarize.py
   agentguard run --agent coder --task ENG-42 --on-behalf-of alice --lease 1h -- claude")]
     Run(RunArgs),
+    /// Make a process that runs already, and all its descendants, an agent's
+    #[command(after_help = "\
+What it had open is listed: descriptors are decided at each use from now on, what is
+mapped, shared and writable is not. For operators. `agentguard run` leaves no such gap.
+
+Example:
+  agentguard adopt 4711 --agent coder --task ENG-42")]
+    Adopt(AdoptArgs),
     /// List the processes that run as agents
     Ps(JsonArgs),
     /// Look at runs
@@ -213,6 +222,31 @@ struct RunArgs {
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+struct AdoptArgs {
+    /// The process
+    #[arg(value_name = "PID")]
+    pid: u32,
+    /// The agent
+    #[arg(long, value_name = "NAME")]
+    agent: String,
+    /// Its environment, where the name exists in several
+    #[arg(long, value_name = "ENVIRONMENT")]
+    environment: Option<String>,
+    /// The work item that the run is for
+    #[arg(long, value_name = "REF")]
+    task: Option<String>,
+    /// The person for whom the run acts
+    #[arg(long, value_name = "WHO")]
+    on_behalf_of: Option<String>,
+    /// Longest life of the run, up to what the manifest allows
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    lease: Option<Duration>,
+    /// Write JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -322,6 +356,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
     let outcome = match cli.command {
         Command::Daemon(args) => daemon::run(args),
         Command::Run(args) => run::run(&socket, args),
+        Command::Adopt(args) => adopt::adopt(&socket, args),
         Command::Ps(args) => ps::run(&socket, args.json),
         Command::Runs(RunsCommand::List { agent, ended, json }) => {
             runs::list(&socket, agent.as_deref(), ended, json)

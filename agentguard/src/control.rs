@@ -13,6 +13,7 @@ mod handlers;
 pub mod peer;
 pub mod processes;
 mod request;
+mod residual;
 mod server;
 mod views;
 

@@ -99,6 +99,8 @@ pub struct NewRun {
     pub uid: u32,
     /// The run that begins it, if one does.
     pub parent: Option<Tag>,
+    /// One of [`origin`](agentguard_common::identity::origin).
+    pub origin: u16,
 }
 
 /// A run as the kernel holds it.
@@ -277,6 +279,17 @@ pub trait Port: Send {
         pidfd: std::os::fd::BorrowedFd<'_>,
         from: Option<Tag>,
     ) -> Result<(), KernelError>;
+    /// Tags a process and all its descendants, and returns how many tasks that are. Those that
+    /// have a tag keep it.
+    ///
+    /// # Errors
+    /// The process is gone or tagged already, or its descendants multiply too fast.
+    fn adopt(
+        &mut self,
+        tag: Tag,
+        pid: u32,
+        pidfd: std::os::fd::BorrowedFd<'_>,
+    ) -> Result<u64, KernelError>;
     /// The tag of a process, if it has one.
     ///
     /// # Errors

@@ -282,6 +282,7 @@ mod tests {
             pid: 1,
             uid: 0,
             parent: None,
+            origin: 0,
         };
         port.start_run(&run).unwrap();
         KernelRun {

@@ -354,7 +354,7 @@ impl Port for FakePort {
             id: run.id,
             agent: run.agent,
             pid: run.pid,
-            origin: 0,
+            origin: run.origin,
             uid: run.uid,
             parent_serial: run.parent.map_or(0, |parent| parent.run_serial),
             parent: run.parent.map_or(0, |parent| parent.run),
@@ -398,6 +398,10 @@ impl Port for FakePort {
         run.tasks += 1;
         state.tagged.push((pid, tag));
         Ok(())
+    }
+
+    fn adopt(&mut self, tag: Tag, pid: u32, pidfd: BorrowedFd<'_>) -> Result<u64, KernelError> {
+        self.enrol(tag, pid, pidfd, None).map(|()| 1)
     }
 
     fn tag_of(&self, pidfd: BorrowedFd<'_>) -> Result<Option<Tag>, KernelError> {

@@ -159,6 +159,27 @@ fn the_same_fields_of_runs() {
         "traceparent",
     ];
     compare("RunRequest", &request, &optional);
+    let adopted = api::Adopted {
+        run: Uuid::nil(),
+        agent: "a".to_owned(),
+        environment: "production".to_owned(),
+        lease_until: None,
+        tasks: 1,
+        processes: Vec::new(),
+        residual: api::Residual::default(),
+        left_out: Vec::new(),
+    };
+    compare("Adopted", &adopted, &[]);
+    compare("Residual", &adopted.residual, &[]);
+    let request = api::AdoptRequest {
+        environment: Some(String::new()),
+        task: Some(String::new()),
+        on_behalf_of: Some(String::new()),
+        lease_seconds: Some(1),
+        ..api::AdoptRequest::default()
+    };
+    let optional = ["environment", "task", "on_behalf_of", "lease_seconds"];
+    compare("AdoptRequest", &request, &optional);
     let created = api::RunCreated {
         run: Uuid::nil(),
         agent: "coder".to_owned(),

@@ -1,6 +1,7 @@
 //! The end-to-end suite: one daemon, real programs, in a fixed order. The tests that
 //! stop the daemon come late, and unloading is last.
 
+mod adopt;
 mod aliases;
 mod bad_input;
 mod files;
@@ -65,6 +66,7 @@ fn tests() -> Vec<Test> {
         launch::TESTS,
         matching::TESTS,
         lineage::TESTS,
+        adopt::TESTS,
         bad_input::TESTS,
         policy_reload::TESTS,
         rules::TESTS,

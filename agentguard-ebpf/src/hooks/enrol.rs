@@ -3,6 +3,8 @@
 
 use core::ffi::c_void;
 
+use agentguard_common::identity::Tag;
+
 use crate::kernel::{Argument, Task};
 use crate::maps::ENROL;
 use crate::task;
@@ -12,6 +14,12 @@ use crate::task;
 struct IterContext {
     meta: *const c_void,
     task: *const c_void,
+}
+
+/// Whether a task was made by one with this tag. (Threads have the parent of their process.)
+#[inline(always)]
+fn is_below(task: Task, tag: &Tag) -> bool {
+    task::tag(task.real_parent()) == Some(*tag)
 }
 
 /// Tags every thread of the process that `ENROL` names. A thread that has a tag
@@ -30,10 +38,13 @@ pub fn enrol(ctx: *mut c_void) -> i32 {
     };
     // SAFETY: map memory; the daemon waits for the iterator and runs one at a time.
     let request = unsafe { &mut *request };
-    if request.tgid == 0 || task.tgid() != request.tgid {
+    if request.tgid == 0 {
         return 0;
     }
     let tag = request.tag;
+    if task.tgid() != request.tgid && (request.tree == 0 || !is_below(task, &tag)) {
+        return 0;
+    }
     match task::tag(task) {
         Some(old) if old == tag => {}
         // A run below the one that it is in.

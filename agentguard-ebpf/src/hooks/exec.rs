@@ -1,7 +1,7 @@
 //! Program start.
 
 use agentguard_common::counter::Counter;
-use agentguard_common::identity::Tag;
+use agentguard_common::matching::MatchRule;
 use agentguard_common::verb::{Verb, Verbs};
 use aya_ebpf::helpers::generated::bpf_send_signal;
 use aya_ebpf::macros::{btf_tracepoint, lsm};
@@ -52,36 +52,42 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
     if !matches && !task::any_tagged() {
         return 0;
     }
-    let task = Task::current();
-    let program = Binprm::from_argument(ctx.arg(2)).file();
-    let mut tag = task::tag(task);
-    if matches {
-        tag = become_agent(task, tag, program.dentry());
+    let program = Binprm::from_argument(ctx.arg(2)).file().dentry();
+    // One after the other, each with the stack for itself.
+    if matches
+        && let Some(rule) = matching::rule(program)
+    {
+        become_agent(rule);
     }
-    let Some(tag) = tag else {
+    tell(program);
+    0
+}
+
+/// Tells of the new image of a tagged task.
+#[inline(never)]
+fn tell(program: Dentry) -> i32 {
+    let Some(tag) = task::tag_in_place(Task::current()) else {
         return 0;
     };
     if let Some(head) = HEADS.get(tag.agent)
         && let Some(policy) = POLICIES.get(*head)
         && let Some(run) = RUNS.get_ptr_mut(tag.run)
     {
-        emit::exec(&Subjected { tag: &tag, policy, run }, program.dentry());
+        emit::exec(&Subjected { tag, policy, run }, program);
     }
     0
 }
 
-/// Makes the running task an agent's, if a match is about it; returns its tag then. An agent
-/// becomes another one only where its manifest says so (`delegates`), in a run below its own.
-#[inline(always)]
-fn become_agent(task: Task, old: Option<Tag>, program: Dentry) -> Option<Tag> {
-    let Some(rule) = matching::rule(program) else {
-        return old;
-    };
-    let parent = old.unwrap_or_default();
+/// Makes the running task the agent's that a match names. An agent becomes another one only
+/// where its manifest says so (`delegates`), in a run below its own.
+#[inline(never)]
+fn become_agent(rule: &MatchRule) -> i32 {
+    let task = Task::current();
+    let parent = task::tag(task).unwrap_or_default();
     let agent = if parent.is_set() {
         match matching::started_by(parent.agent, rule.agent) {
             Some(agent) => agent,
-            None => return old,
+            None => return 0,
         }
     } else {
         rule.agent
@@ -94,7 +100,7 @@ fn become_agent(task: Task, old: Option<Tag>, program: Dentry) -> Option<Tag> {
             task::set_tag(task, &tag)
         };
         if tagged {
-            return Some(tag);
+            return 0;
         }
         run::give_up(&tag);
     }
@@ -102,5 +108,5 @@ fn become_agent(task: Task, old: Option<Tag>, program: Dentry) -> Option<Tag> {
     emit::count(Counter::MatchFailed);
     // SAFETY: helper call with a number.
     unsafe { bpf_send_signal(SIGKILL) };
-    old
+    0
 }

@@ -49,8 +49,10 @@ pub fn task_free(ctx: LsmContext) -> i32 {
 }
 
 /// `void task_newtask(struct task_struct *task, unsigned long clone_flags)`:
-/// the last thing `copy_process` does. It cannot fail the fork, so a task that
-/// cannot be tagged is counted and reported; used where `task_alloc` is not.
+/// the last thing `copy_process` does, when the child is in the list of tasks. It
+/// cannot fail the fork, so a task that cannot be tagged is counted and reported.
+/// It copies the tag where `task_alloc` does not; and where that did not because the
+/// parent was adopted in between, for the iterator may have passed the child's place.
 #[btf_tracepoint(function = "task_newtask")]
 pub fn task_newtask(ctx: BtfTracePointContext) -> i32 {
     if !task::any_tagged() {

@@ -13,9 +13,10 @@ use super::Control;
 use super::answers::{Answer, Failed, json, with_type};
 use super::authority::Role;
 use super::body::Body;
-use super::peer::Peer;
+use super::peer::{Peer, pidfd_open};
 use super::processes;
 use super::request::{self, EventQuery, Route};
+use super::residual;
 use super::views;
 use crate::api;
 use crate::engine::{Launch, StatusReport, Trigger, launch};
@@ -40,6 +41,11 @@ impl Control {
                 let parent = role.start_runs()?;
                 let wanted = request::body(request.into_body()).await?;
                 self.start_run(peer, (role, parent), wanted).await
+            }
+            Route::Adopt => {
+                role.operate("adopting processes", &self.socket_group)?;
+                let wanted = request::body(request.into_body()).await?;
+                self.adopt(peer, wanted).await
             }
             Route::Runs { agent, ended } => self.runs(role, agent, ended).await,
             Route::Run(id) => self.run(role, id).await,
@@ -133,6 +139,71 @@ impl Control {
             lease_until: run.lease_until,
             env,
             landlock: started.landlock,
+        })
+    }
+
+    async fn adopt(&self, peer: &Peer, wanted: api::AdoptRequest) -> Answer {
+        let pid = wanted.pid;
+        let gone = |error: std::io::Error| {
+            Failed::bad_request(format!("process {pid} cannot be adopted: {error}"))
+        };
+        if pid <= 1 || pid == std::process::id() {
+            return Err(Failed::bad_request(format!(
+                "process {pid} is not one to be adopted"
+            )));
+        }
+        let pidfd = pidfd_open(pid).map_err(gone)?;
+        let first = processes::details(pid);
+        let session = processes::session(pid);
+        let launch = Launch {
+            agent: wanted.agent,
+            environment: wanted.environment,
+            task: wanted.task,
+            on_behalf_of: wanted.on_behalf_of,
+            lease: wanted.lease_seconds.map(Duration::from_secs),
+            command: first.command,
+            traceparent: None,
+            parent: None,
+            process: launch::Process {
+                pid,
+                pidfd,
+                uid: first.uid,
+                user: self.accounts.user_label(peer.uid),
+                operator: true,
+            },
+        };
+        let run = self
+            .engine
+            .call(move |engine| engine.adopt(launch))
+            .await??;
+        let tagged = processes::tagged(&self.engine).await?;
+        let of_run = |tagged: &processes::Tagged| tagged.tag.run_serial == run.serial;
+        let pids: Vec<u32> = tagged
+            .iter()
+            .filter(|one| of_run(one))
+            .map(|one| one.pid)
+            .collect();
+        let all: HashSet<u32> = tagged.iter().map(|one| one.pid).collect();
+        let looked_at = pids.clone();
+        let (residual, left_out) = tokio::task::spawn_blocking(move || {
+            (residual::of(&looked_at), left_out(session, &all))
+        })
+        .await
+        .map_err(|error| Failed::bad_request(error.to_string()))?;
+        let slot = run.slot;
+        let kernel = self
+            .engine
+            .call(move |engine| engine.port().run_in(slot))
+            .await?;
+        json(&api::Adopted {
+            run: run.id,
+            agent: run.identity.agent.clone(),
+            environment: run.identity.environment.clone(),
+            lease_until: run.lease_until,
+            tasks: kernel.map_or(0, |kernel| kernel.tasks),
+            processes: pids,
+            residual,
+            left_out,
         })
     }
 
@@ -324,4 +395,17 @@ impl Control {
             directories: self.facts.directories.clone(),
         }
     }
+}
+
+/// Processes of a session that are no agent's: a descendant whose parents have ended is not
+/// found as one.
+fn left_out(session: Option<i32>, tagged: &HashSet<u32>) -> Vec<String> {
+    let Some(session) = session else {
+        return Vec::new();
+    };
+    processes::all_pids()
+        .into_iter()
+        .filter(|pid| !tagged.contains(pid) && processes::session(*pid) == Some(session))
+        .filter_map(|pid| Some(format!("{pid}: {}", processes::details(pid).exe?)))
+        .collect()
 }

@@ -55,7 +55,14 @@ pub(super) async fn tagged(engine: &Handle) -> Result<Vec<Tagged>, Stopped> {
     Ok(found)
 }
 
-fn all_pids() -> Vec<u32> {
+/// The session of a process, if it is still there.
+pub(super) fn session(pid: u32) -> Option<i32> {
+    let pid = i32::try_from(pid).ok()?;
+    let session = nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(pid)));
+    session.ok().map(nix::unistd::Pid::as_raw)
+}
+
+pub(super) fn all_pids() -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };

@@ -27,6 +27,7 @@ const ENDED_RUNS: usize = 1_000;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Route {
     StartRun,
+    Adopt,
     Runs { agent: Option<String>, ended: usize },
     Run(Uuid),
     Ps,
@@ -52,6 +53,7 @@ pub(super) fn route(method: &Method, path: &str, query: Option<&str>) -> Result<
     let mut query = Query::parse(query)?;
     let route = match (method.as_str(), path) {
         ("POST", "/v1/runs") => Route::StartRun,
+        ("POST", "/v1/adoptions") => Route::Adopt,
         ("GET", "/v1/runs") => Route::Runs {
             agent: query.take("agent"),
             ended: query.number("ended", 20, ENDED_RUNS)?,

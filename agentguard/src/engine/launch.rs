@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agentguard_common::identity::{Tag, origin};
 use agentguard_common::limits;
 use uuid::Uuid;
 
@@ -12,7 +13,7 @@ use super::{Engine, sweep};
 use crate::clock::{self, Timestamp};
 use crate::event::{Detail, Event, Identity, Kind, RunStarted};
 use crate::files::FileError;
-use crate::kernel::{KernelError, NewRun};
+use crate::kernel::{KernelError, NewRun, Port};
 use crate::landlock;
 use crate::pipeline::Message;
 use crate::policy::compile::protected;
@@ -57,6 +58,13 @@ pub struct Process {
     pub user: String,
     /// Whether the user may operate, and so start any agent for anyone.
     pub operator: bool,
+}
+
+/// A run that has a slot and no task.
+struct Begun {
+    run: Run,
+    process: Process,
+    parent: Option<Arc<Run>>,
 }
 
 /// A run that was started.
@@ -119,6 +127,42 @@ impl Engine {
     /// # Errors
     /// See [`LaunchError`]. Then no run exists and the process is as before.
     pub fn start_run(&mut self, launch: Launch) -> Result<Started, LaunchError> {
+        let (begun, manifest) = self.begin(launch, Origin::Launched)?;
+        let landlock = match self.confinement(&manifest) {
+            Ok(landlock) => landlock,
+            Err(error) => {
+                self.free_slot(begun.run.tag());
+                return Err(error);
+            }
+        };
+        let run = self.enrol(begun, |port, tag, process, from| {
+            port.enrol(tag, process.pid, process.pidfd.as_fd(), from)
+        })?;
+        self.context.metrics.count_run();
+        Ok(Started { landlock, run })
+    }
+
+    /// Makes a process that runs already, and all its descendants, an agent's.
+    ///
+    /// # Errors
+    /// See [`LaunchError`]. Then nobody is in the run; but where descendants multiply faster than
+    /// they can be found, those that were found stay the agent's.
+    pub fn adopt(&mut self, launch: Launch) -> Result<Arc<Run>, LaunchError> {
+        let (begun, _) = self.begin(launch, Origin::Adopted)?;
+        let run = self.enrol(begun, |port, tag, process, _| {
+            port.adopt(tag, process.pid, process.pidfd.as_fd())
+                .map(drop)
+        })?;
+        self.context.metrics.count_run();
+        Ok(run)
+    }
+
+    /// Takes a slot for a run, and says what is to be recorded of it.
+    fn begin(
+        &mut self,
+        launch: Launch,
+        origin: Origin,
+    ) -> Result<(Begun, Arc<Manifest>), LaunchError> {
         let parent = launch.parent.map(|id| self.parent(id)).transpose()?;
         let (index, manifest) = self.choose(&launch, parent.as_deref())?;
         let (index, on_behalf_of) = match &parent {
@@ -137,6 +181,10 @@ impl Engine {
             pid: launch.process.pid,
             uid: launch.process.uid,
             parent: parent.as_ref().map(|parent| parent.tag()),
+            origin: match origin {
+                Origin::Adopted => origin::ADOPTED,
+                _ => origin::LAUNCHED,
+            },
             lease_until: lease.map_or(0, |lease| {
                 let nanos = u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX);
                 clock::boot_ns().saturating_add(nanos)
@@ -148,7 +196,7 @@ impl Engine {
             slot: tag.run,
             serial: tag.run_serial,
             boot_id: self.context.boot_id.clone(),
-            origin: Origin::Launched,
+            origin,
             identity: Identity {
                 agent: manifest.name.clone(),
                 owner: manifest.owner.clone(),
@@ -172,10 +220,12 @@ impl Engine {
             traceparent: traceparent.to_string(),
             ended: None,
         };
-        let landlock = self.confinement(&manifest)?;
-        let run = self.enrol(run, &launch.process, parent.as_deref())?;
-        self.context.metrics.count_run();
-        Ok(Started { landlock, run })
+        let begun = Begun {
+            run,
+            process: launch.process,
+            parent,
+        };
+        Ok((begun, manifest))
     }
 
     /// The run that an agent is in which starts another one.
@@ -255,10 +305,10 @@ impl Engine {
     /// Records the run, tags the process, and takes both back if that fails.
     fn enrol(
         &mut self,
-        run: Run,
-        process: &Process,
-        parent: Option<&Run>,
+        begun: Begun,
+        tag_it: impl FnOnce(&mut dyn Port, Tag, &Process, Option<Tag>) -> Result<(), KernelError>,
     ) -> Result<Arc<Run>, LaunchError> {
+        let (run, process) = (begun.run, begun.process);
         let tag = run.tag();
         let run = match self.runs.add(run) {
             Ok(run) => run,
@@ -271,11 +321,8 @@ impl Engine {
         self.names_of_run(tag);
         // The records of the process come after this in the pipeline's queue.
         self.tell(sweep::announcement(&run));
-        let from = parent.map(Run::tag);
-        match self
-            .port
-            .enrol(tag, process.pid, process.pidfd.as_fd(), from)
-        {
+        let from = begun.parent.as_deref().map(Run::tag);
+        match tag_it(self.port.as_mut(), tag, &process, from) {
             Ok(()) => {
                 self.tell_start(&run, None);
                 Ok(run)
@@ -289,7 +336,7 @@ impl Engine {
         }
     }
 
-    fn free_slot(&mut self, tag: agentguard_common::identity::Tag) {
+    fn free_slot(&mut self, tag: Tag) {
         self.forget_names_of(tag.run_serial);
         if let Err(error) = self.port.end_run(tag) {
             tracing::error!("the slot of a run that did not start was not freed: {error}");

@@ -62,6 +62,9 @@ pub struct Bpf {
     linked: RingBuf<MapData>,
 }
 
+/// Passes over all tasks for one adoption: more than any tree is deep.
+const ADOPTION_PASSES: u32 = 1_000;
+
 /// Counts of one agent: mode, verb, verdict.
 const DECISION_SLOTS: usize = 2 * Verb::COUNT * Verdict::COUNT;
 
@@ -291,6 +294,7 @@ impl Port for Bpf {
             taken: 1,
             pid: run.pid,
             uid: run.uid,
+            origin: run.origin,
             ..RunRecord::default()
         };
         self.runs.set(slot, record);
@@ -334,6 +338,34 @@ impl Port for Bpf {
         }
         self.ask_iterator(&EnrolRequest::default())?;
         refuse("it ended, or the kernel could not tag every thread of it".to_owned())
+    }
+
+    fn adopt(&mut self, tag: Tag, pid: u32, pidfd: BorrowedFd<'_>) -> Result<u64, KernelError> {
+        self.enrol(tag, pid, pidfd, None)?;
+        let request = EnrolRequest {
+            tag,
+            tgid: pid,
+            tree: 1,
+            ..EnrolRequest::default()
+        };
+        // Each pass finds one generation more, and children that were being made during the
+        // one before. When a pass finds none there is none: who is made now inherits.
+        for _ in 0..ADOPTION_PASSES {
+            self.ask_iterator(&request)?;
+            let answer: Option<EnrolRequest> = sys::lookup(self.enrol.as_fd(), &0u32)
+                .map_err(|error| failed("reading the answer of the adoption", &error))?;
+            if answer.is_some_and(|answer| answer.tagged == 0) {
+                self.ask_iterator(&EnrolRequest::default())?;
+                return Ok(self.run(tag)?.tasks.max(0).unsigned_abs());
+            }
+        }
+        self.ask_iterator(&EnrolRequest::default())?;
+        Err(KernelError::Enrol {
+            pid,
+            reason: "its descendants multiply faster than they can be tagged; those that were \
+                     found have the tag"
+                .to_owned(),
+        })
     }
 
     fn tag_of(&self, pidfd: BorrowedFd<'_>) -> Result<Option<Tag>, KernelError> {

@@ -112,7 +112,7 @@ pub const PROGRAMS: [Program; 71] = [
     Program {
         name: "task_newtask",
         attach: Attach::Tracepoint("task_newtask"),
-        role: Role::Fallback("identity"),
+        role: Role::Core,
     },
     Program {
         name: "process_exit",
