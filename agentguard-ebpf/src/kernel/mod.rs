@@ -12,7 +12,9 @@ use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
 use crate::verifier;
 
+mod cred;
 mod file;
+mod settings;
 mod socket;
 mod task;
 
@@ -114,6 +116,8 @@ object! {
     UserNamespace,
     /// `struct fs_context`
     FsContext,
+    /// `struct cred`
+    Cred,
     /// `struct pt_regs`
     Registers,
 }

@@ -19,6 +19,11 @@ pub fn describe(
         ),
         ("exec", "executing programs"),
         (
+            "privileges",
+            "signals to others, their limits and priorities, BPF, modules, namespaces, setuid \
+             programs",
+        ),
+        (
             "network",
             "sockets, and what is sent through them and can be reached at them",
         ),

@@ -1,13 +1,17 @@
 //! The built-in protected set: what no agent touches unless its manifest names
-//! it. Credentials and keys can be lifted by an allow rule that spells them out;
-//! AgentGuard's own files cannot be lifted at all.
+//! it. Credentials and keys can be lifted by an allow rule that spells them out, what the
+//! privileges `persistence` and `handoff` are about by these as well; AgentGuard's own files
+//! cannot be lifted at all.
+
+mod handoff;
+mod persistence;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use agentguard_common::verb::{Verb, Verbs};
 
-use super::super::manifest::Component;
+use super::super::manifest::{Component, Manifest, Privilege};
 use super::super::path::PathPattern;
 
 /// One protection.
@@ -23,6 +27,18 @@ pub struct Protection {
     pub verbs: Verbs,
     /// Number of literal names from which on an explicit allow rule lifts it.
     pub lifted_at: Option<usize>,
+    /// The privilege that lifts it as a whole.
+    pub lifted_by: Option<Privilege>,
+}
+
+impl Protection {
+    /// Whether a manifest has the privilege that lifts it.
+    #[must_use]
+    pub fn is_lifted_for(&self, manifest: &Manifest) -> bool {
+        let privileges = &manifest.permissions.privileges;
+        self.lifted_by
+            .is_some_and(|by| privileges.iter().any(|privilege| privilege.value == by))
+    }
 }
 
 /// Reading and every change.
@@ -36,6 +52,9 @@ const CHANGES: Verbs = Verbs::of(Verb::Write)
     .and(Verb::Create)
     .and(Verb::Delete)
     .and(Verb::Attributes);
+
+/// Reaching a service; what its socket's file is, other verbs say.
+const REACH: Verbs = Verbs::of(Verb::Connect);
 
 /// Below a home directory: name, path, why.
 const IN_HOMES: [(&str, &str, &str); 48] = [
@@ -266,21 +285,74 @@ const OWN: [(&str, &str, Verbs); 6] = [
     ),
 ];
 
+/// What all the entries of a table have in common.
+#[derive(Clone, Copy)]
+struct Kind {
+    verbs: Verbs,
+    /// Whether an allow rule that spells an entry out lifts it.
+    liftable: bool,
+    by: Option<Privilege>,
+}
+
+/// Credentials, keys and other secrets.
+const SECRETS: Kind = Kind {
+    verbs: ALL,
+    liftable: true,
+    by: None,
+};
+const PERSISTENCE: Kind = Kind {
+    verbs: CHANGES,
+    liftable: true,
+    by: Some(Privilege::Persistence),
+};
+const HANDOFF: Kind = Kind {
+    verbs: REACH,
+    liftable: true,
+    by: Some(Privilege::Handoff),
+};
+
+impl Kind {
+    const fn own(verbs: Verbs) -> Self {
+        Self {
+            verbs,
+            liftable: false,
+            by: None,
+        }
+    }
+}
+
+type Entry = (&'static str, &'static str, &'static str);
+
+/// The tables of what is below home directories.
+const HOME_TABLES: [(&[Entry], Kind); 3] = [
+    (&IN_HOMES, SECRETS),
+    (&persistence::IN_HOMES, PERSISTENCE),
+    (&handoff::IN_HOMES, HANDOFF),
+];
+
 /// The protections, in the order of their numbers.
 pub fn protections() -> &'static [Protection] {
     static PROTECTIONS: OnceLock<Vec<Protection>> = OnceLock::new();
     PROTECTIONS.get_or_init(|| {
         let mut all = Vec::new();
-        for (name, path, _) in IN_HOMES {
-            for home in USUAL_HOMES {
-                add_tree(&mut all, name, &format!("{home}/{path}"));
+        for (table, kind) in HOME_TABLES {
+            for (name, path, _) in table {
+                for home in USUAL_HOMES {
+                    add_tree(&mut all, name, &format!("{home}/{path}"), kind);
+                }
             }
         }
         for (name, pattern, _) in ON_HOST {
-            add(&mut all, name, pattern, ALL, true);
+            add(&mut all, name, pattern, SECRETS);
+        }
+        for (name, place, _) in persistence::ON_HOST {
+            add_tree(&mut all, name, place, PERSISTENCE);
+        }
+        for (name, place, _) in handoff::ON_HOST {
+            add_tree(&mut all, name, place, HANDOFF);
         }
         for (name, pattern, verbs) in OWN {
-            add(&mut all, name, pattern, verbs, false);
+            add(&mut all, name, pattern, Kind::own(verbs));
         }
         all
     })
@@ -296,15 +368,17 @@ pub fn in_homes(homes: &[PathBuf]) -> Vec<Protection> {
     let mut all = Vec::new();
     for home in homes {
         let is_usual = home == Path::new("/root") || home.parent() == Some(Path::new("/home"));
-        for (name, path, _) in IN_HOMES {
-            let place = home.join(path);
-            if !is_usual {
-                add_tree(&mut all, name, &place.display().to_string());
-            }
-            if let Ok(real) = place.canonicalize()
-                && real != place
-            {
-                add_tree(&mut all, name, &real.display().to_string());
+        for (table, kind) in HOME_TABLES {
+            for (name, path, _) in table {
+                let place = home.join(path);
+                if !is_usual {
+                    add_tree(&mut all, name, &place.display().to_string(), kind);
+                }
+                if let Ok(real) = place.canonicalize()
+                    && real != place
+                {
+                    add_tree(&mut all, name, &real.display().to_string(), kind);
+                }
             }
         }
     }
@@ -324,12 +398,17 @@ pub fn own_places(state: &Path, agents: &Path, runtime: &Path, pins: &Path) -> V
     ] {
         let text = format!("{}/**", place.display());
         if OWN.iter().all(|(_, usual, _)| *usual != text) {
-            add(&mut all, name, &text, verbs, false);
+            add(&mut all, name, &text, Kind::own(verbs));
             if verbs == ALL {
-                add(&mut all, name, &place.display().to_string(), verbs, false);
+                let place = place.display().to_string();
+                add(&mut all, name, &place, Kind::own(verbs));
             }
         }
     }
+    // What the kernel lets root change of a process, such as whether it is the first to be
+    // killed when memory runs out.
+    let process = format!("/proc/{}/**", std::process::id());
+    add(&mut all, "agentguard-process", &process, Kind::own(CHANGES));
     all
 }
 
@@ -347,12 +426,12 @@ pub fn api_of(protection: &Protection) -> Option<(String, Vec<Component>)> {
 }
 
 /// A file, or a directory with everything below it.
-fn add_tree(all: &mut Vec<Protection>, name: &'static str, place: &str) {
-    add(all, name, place, ALL, true);
-    add(all, name, &format!("{place}/**"), ALL, true);
+fn add_tree(all: &mut Vec<Protection>, name: &'static str, place: &str, kind: Kind) {
+    add(all, name, place, kind);
+    add(all, name, &format!("{place}/**"), kind);
 }
 
-fn add(all: &mut Vec<Protection>, name: &'static str, text: &str, verbs: Verbs, liftable: bool) {
+fn add(all: &mut Vec<Protection>, name: &'static str, text: &str, kind: Kind) {
     // A test holds that every constant one parses; a home whose name is no pattern (it has
     // a `*`) is left to the rules.
     let Ok(pattern) = PathPattern::parse(text) else {
@@ -367,8 +446,9 @@ fn add(all: &mut Vec<Protection>, name: &'static str, text: &str, verbs: Verbs, 
         name,
         text: text.to_owned(),
         pattern,
-        verbs,
-        lifted_at: liftable.then_some(literal),
+        verbs: kind.verbs,
+        lifted_at: kind.liftable.then_some(literal),
+        lifted_by: kind.by,
     });
 }
 
@@ -378,7 +458,9 @@ mod tests {
 
     #[test]
     fn every_protection_parses() {
-        let expected = IN_HOMES.len() * 2 * USUAL_HOMES.len() + ON_HOST.len() + OWN.len();
+        let homes: usize = HOME_TABLES.iter().map(|(table, _)| table.len()).sum();
+        let trees = homes * USUAL_HOMES.len() + persistence::ON_HOST.len() + handoff::ON_HOST.len();
+        let expected = 2 * trees + ON_HOST.len() + OWN.len();
         assert_eq!(protections().len(), expected);
     }
 
@@ -391,10 +473,11 @@ mod tests {
             .filter(|line| line.starts_with("| `built-in:"))
             .collect();
         let mut expected = Vec::new();
-        for (name, path, why) in IN_HOMES {
+        for (name, path, why) in HOME_TABLES.iter().flat_map(|(table, _)| table.iter()) {
             expected.push(format!("| `built-in:{name}` | `~/{path}` | {why} |"));
         }
-        for (name, pattern, why) in ON_HOST {
+        let host = ON_HOST.iter().chain(&persistence::ON_HOST);
+        for (name, pattern, why) in host.chain(&handoff::ON_HOST) {
             expected.push(format!("| `built-in:{name}` | `{pattern}` | {why} |"));
         }
         let missing: Vec<&String> = expected
@@ -423,6 +506,7 @@ mod tests {
         for wanted in [
             home.join(".ssh"),
             home.join(".aws/**"),
+            home.join(".bashrc"),
             other.join("ssh/**"),
         ] {
             assert!(texts.contains(&wanted.display().to_string()), "{wanted:?}");

@@ -115,6 +115,9 @@ impl RuleList {
             names: Vec::new(),
         };
         for protection in protected::protections().iter().chain(own) {
+            if protection.is_lifted_for(manifest) {
+                continue;
+            }
             let index = list.number(RuleRef {
                 text: protection.text.clone(),
                 at: format!("built-in:{}", protection.name),
