@@ -180,7 +180,12 @@ pub const PROGRAMS: [Program; 87] = [
     lsm("kernel_load_data", "kernel_load_data", 2, "privileges"),
     lsm("syslog", "syslog", 1, "privileges"),
     lsm("userns_create", "userns_create", 1, "privileges"),
-    lsm("bprm_creds_from_file", "bprm_creds_from_file", 2, "privileges"),
+    lsm(
+        "bprm_creds_from_file",
+        "bprm_creds_from_file",
+        2,
+        "privileges",
+    ),
     // Sockets are known before anything is sent through them.
     lsm("socket_post_create", "socket_post_create", 5, "network"),
     lsm("socket_create", "socket_create", 4, "network"),
