@@ -68,8 +68,11 @@ pub fn main(arguments: &[String]) -> Result<ExitCode> {
 
 /// Holds back the signals that attempts send to everybody: so they show, and do nothing.
 fn hold_back() -> Result<()> {
-    let bit = |signal: i32| 1_u64 << (signal - 1);
-    let set = sys::words(&[bit(libc::SIGURG) | bit(libc::SIGWINCH)]);
+    let held = [libc::SIGURG, libc::SIGWINCH, libc::SIGCHLD, libc::SIGCONT];
+    let bits = held
+        .iter()
+        .fold(0_u64, |bits, signal| bits | 1 << (signal - 1));
+    let set = sys::words(&[bits]);
     call!(SYS_rt_sigprocmask, libc::SIG_BLOCK, &set[..], 0, set.len())?;
     Ok(())
 }

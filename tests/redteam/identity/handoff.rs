@@ -113,7 +113,10 @@ fn typed(_: &Field) -> Try {
         let name = format!("/dev/pts/{}", u32::from_ne_bytes(number));
         let terminal = sys::open(Path::new(&name), O_RDWR | O_NOCTTY)?;
         call!(SYS_ioctl, &terminal, TIOCSCTTY, 0)?;
-        call!(SYS_ioctl, &terminal, TIOCSTI, &b"x"[..])?;
+        let typed = call!(SYS_ioctl, &terminal, TIOCSTI, &b"x"[..]);
+        // Closing it would hang up, and end this process before it can say.
+        std::mem::forget(leader);
+        typed?;
         sys::done()
     })?;
     super::of_child(&child)

@@ -86,6 +86,7 @@ pub const ATTEMPTS: &[Attempt] = &[
         call!(SYS_process_madvise, &process, &range[..], 1, MADV_COLD, 0)?;
         proof()
     })
+    .refused_as(libc::EACCES)
     .root_only("advice for others wants CAP_SYS_NICE"),
     at("identity-process-compare", |field| {
         let own = std::process::id();

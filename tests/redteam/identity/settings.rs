@@ -55,7 +55,8 @@ pub const ATTEMPTS: &[Attempt] = &[
         sys::done()
     })
     .inherits(|_| Ok(sys::open(Path::new(DOMAIN), O_WRONLY)?))
-    .look(|_| Ok(fs::read_to_string(DOMAIN)?)),
+    .look(|_| Ok(fs::read_to_string(DOMAIN)?))
+    .root_only(ROOTS),
     deed("identity-setting-by-own-proc", |field| {
         // The same files in a proc file system of its own.
         let at = field.scratch("proc");

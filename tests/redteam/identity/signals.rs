@@ -2,11 +2,11 @@
 
 use std::os::fd::OwnedFd;
 
-use nix::libc::{self, O_RDONLY, SIGCONT, SIGKILL, SIGSTOP, SIGURG, SIGWINCH};
+use nix::libc::{self, O_RDONLY, SIGCHLD, SIGCONT, SIGKILL, SIGSTOP, SIGURG, SIGWINCH};
 
 use super::{deed, proof, target};
 use crate::attempt::{Attempt, write};
-use crate::field::Field;
+use crate::field::{Field, User};
 use crate::stage;
 use crate::sys::{self, Try, call};
 use crate::victim;
@@ -56,7 +56,13 @@ pub const ATTEMPTS: &[Attempt] = &[
     }),
     // Everybody, by signals that nobody minds; victims hold them back, so that they show.
     at("identity-kill-everybody", |field| {
-        let signal = if field.is_control() { SIGURG } else { SIGWINCH };
+        // Each hits the victims of the others.
+        let signal = match (field.user, field.is_control()) {
+            (User::Root, true) => SIGURG,
+            (User::Root, false) => SIGWINCH,
+            (User::Ordinary, true) => SIGCHLD,
+            (User::Ordinary, false) => SIGCONT,
+        };
         sent(call!(SYS_kill, -1, signal))
     }),
     at("identity-tkill", |field| {
