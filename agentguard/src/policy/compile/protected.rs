@@ -5,6 +5,9 @@
 
 mod handoff;
 mod persistence;
+mod secrets;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -55,221 +58,6 @@ const CHANGES: Verbs = Verbs::of(Verb::Write)
 
 /// Reaching a service; what its socket's file is, other verbs say.
 const REACH: Verbs = Verbs::of(Verb::Connect);
-
-/// Below a home directory: name, path, why.
-const IN_HOMES: [(&str, &str, &str); 48] = [
-    (
-        "ssh",
-        ".ssh",
-        "private keys, and authorized_keys, which is a way back in",
-    ),
-    ("gpg", ".gnupg", "signing and decryption keys"),
-    ("aws", ".aws", "long-lived cloud credentials"),
-    ("azure", ".azure", "cloud credentials"),
-    ("gcloud", ".config/gcloud", "cloud credentials"),
-    ("digitalocean", ".config/doctl", "cloud credentials"),
-    ("oci", ".oci", "cloud credentials"),
-    (
-        "terraform",
-        ".terraform.d/credentials.tfrc.json",
-        "tokens for infrastructure",
-    ),
-    (
-        "vault",
-        ".vault-token",
-        "opens the store of all other secrets",
-    ),
-    ("kube", ".kube", "cluster credentials"),
-    ("docker", ".docker/config.json", "registry credentials"),
-    (
-        "containers",
-        ".config/containers/auth.json",
-        "registry credentials",
-    ),
-    (
-        "helm",
-        ".config/helm/registry/config.json",
-        "registry credentials",
-    ),
-    (
-        "npm",
-        ".npmrc",
-        "publishing tokens: an agent that has one can ship code to others",
-    ),
-    ("yarn", ".yarnrc.yml", "publishing tokens"),
-    ("pypi", ".pypirc", "publishing tokens"),
-    ("pip", ".pip/pip.conf", "passwords of package indexes"),
-    (
-        "pip",
-        ".config/pip/pip.conf",
-        "passwords of package indexes",
-    ),
-    ("cargo", ".cargo/credentials.toml", "publishing tokens"),
-    (
-        "cargo",
-        ".cargo/credentials",
-        "publishing tokens, in the older place",
-    ),
-    ("gem", ".gem/credentials", "publishing tokens"),
-    (
-        "maven",
-        ".m2/settings.xml",
-        "passwords of package repositories",
-    ),
-    (
-        "gradle",
-        ".gradle/gradle.properties",
-        "passwords of package repositories, signing keys",
-    ),
-    ("composer", ".composer/auth.json", "tokens for code hosts"),
-    (
-        "composer",
-        ".config/composer/auth.json",
-        "tokens for code hosts",
-    ),
-    (
-        "nuget",
-        ".nuget/NuGet/NuGet.Config",
-        "passwords of package repositories",
-    ),
-    ("netrc", ".netrc", "passwords in clear text"),
-    ("git", ".git-credentials", "passwords in clear text"),
-    ("git", ".config/git/credentials", "passwords in clear text"),
-    ("github", ".config/gh", "tokens for code hosts"),
-    ("gitlab", ".config/glab-cli", "tokens for code hosts"),
-    ("postgres", ".pgpass", "database passwords"),
-    ("mysql", ".my.cnf", "database passwords"),
-    ("mysql", ".mylogin.cnf", "database passwords"),
-    ("pass", ".password-store", "a person's passwords"),
-    ("keyrings", ".local/share/keyrings", "a person's passwords"),
-    ("kwallet", ".local/share/kwalletd", "a person's passwords"),
-    ("firefox", ".mozilla", "session cookies and saved passwords"),
-    (
-        "firefox",
-        "snap/firefox/common/.mozilla",
-        "session cookies and saved passwords",
-    ),
-    (
-        "firefox",
-        ".var/app/org.mozilla.firefox",
-        "session cookies and saved passwords",
-    ),
-    ("thunderbird", ".thunderbird", "mail and its passwords"),
-    (
-        "chrome",
-        ".config/google-chrome",
-        "session cookies and saved passwords",
-    ),
-    (
-        "chromium",
-        ".config/chromium",
-        "session cookies and saved passwords",
-    ),
-    (
-        "chromium",
-        "snap/chromium/common/chromium",
-        "session cookies and saved passwords",
-    ),
-    (
-        "brave",
-        ".config/BraveSoftware",
-        "session cookies and saved passwords",
-    ),
-    (
-        "edge",
-        ".config/microsoft-edge",
-        "session cookies and saved passwords",
-    ),
-    (
-        "opera",
-        ".config/opera",
-        "session cookies and saved passwords",
-    ),
-    (
-        "xauthority",
-        ".Xauthority",
-        "lets its reader type and look into a person's screen",
-    ),
-];
-
-/// On the host: name, pattern, why.
-const ON_HOST: [(&str, &str, &str); 23] = [
-    (
-        "kernel-memory",
-        "/proc/kcore",
-        "the kernel's memory, and so everybody's",
-    ),
-    ("shadow", "/etc/shadow", "password hashes"),
-    ("shadow", "/etc/shadow-", "password hashes"),
-    ("gshadow", "/etc/gshadow", "password hashes"),
-    ("gshadow", "/etc/gshadow-", "password hashes"),
-    (
-        "opasswd",
-        "/etc/security/opasswd",
-        "hashes of former passwords",
-    ),
-    ("sudoers", "/etc/sudoers", "who may become root"),
-    ("sudoers", "/etc/sudoers.d/**", "who may become root"),
-    (
-        "ssh-host-keys",
-        "/etc/ssh/ssh_host_*_key",
-        "keys with which the host proves itself",
-    ),
-    (
-        "tls-keys",
-        "/etc/ssl/private/**",
-        "keys with which services prove themselves",
-    ),
-    (
-        "letsencrypt",
-        "/etc/letsencrypt/archive/**",
-        "keys with which services prove themselves",
-    ),
-    (
-        "letsencrypt",
-        "/etc/letsencrypt/accounts/**",
-        "keys that get certificates in the host's name",
-    ),
-    (
-        "kerberos",
-        "/etc/krb5.keytab",
-        "keys with which the host and its services prove themselves",
-    ),
-    ("wireguard", "/etc/wireguard/**", "private keys of tunnels"),
-    (
-        "networks",
-        "/etc/NetworkManager/system-connections/**",
-        "passwords of networks and tunnels",
-    ),
-    (
-        "disk-keys",
-        "/etc/cryptsetup-keys.d/**",
-        "keys of encrypted disks",
-    ),
-    (
-        "machine-credentials",
-        "/etc/credstore/**",
-        "credentials that systemd hands to services",
-    ),
-    (
-        "machine-credentials",
-        "/etc/credstore.encrypted/**",
-        "credentials that systemd hands to services",
-    ),
-    (
-        "machine-credentials",
-        "/run/credentials/**",
-        "credentials that systemd handed to services",
-    ),
-    ("kubernetes", "/etc/kubernetes/**", "cluster credentials"),
-    ("kubernetes", "/var/lib/kubelet/**", "secrets of all pods"),
-    ("rancher", "/etc/rancher/**", "cluster credentials"),
-    (
-        "rancher",
-        "/var/lib/rancher/k3s/server/**",
-        "cluster credentials",
-    ),
-];
 
 /// AgentGuard's own: name, pattern, verbs.
 const OWN: [(&str, &str, Verbs); 6] = [
@@ -325,7 +113,7 @@ type Entry = (&'static str, &'static str, &'static str);
 
 /// The tables of what is below home directories.
 const HOME_TABLES: [(&[Entry], Kind); 3] = [
-    (&IN_HOMES, SECRETS),
+    (&secrets::IN_HOMES, SECRETS),
     (&persistence::IN_HOMES, PERSISTENCE),
     (&handoff::IN_HOMES, HANDOFF),
 ];
@@ -342,7 +130,7 @@ pub fn protections() -> &'static [Protection] {
                 }
             }
         }
-        for (name, pattern, _) in ON_HOST {
+        for (name, pattern, _) in secrets::ON_HOST {
             add(&mut all, name, pattern, SECRETS);
         }
         for (name, place, _) in persistence::ON_HOST {
@@ -450,67 +238,4 @@ fn add(all: &mut Vec<Protection>, name: &'static str, text: &str, kind: Kind) {
         lifted_at: kind.liftable.then_some(literal),
         lifted_by: kind.by,
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_protection_parses() {
-        let homes: usize = HOME_TABLES.iter().map(|(table, _)| table.len()).sum();
-        let trees = homes * USUAL_HOMES.len() + persistence::ON_HOST.len() + handoff::ON_HOST.len();
-        let expected = 2 * trees + ON_HOST.len() + OWN.len();
-        assert_eq!(protections().len(), expected);
-    }
-
-    /// The list that people read has the same entries, each with why.
-    #[test]
-    fn the_document_lists_every_entry() {
-        let document = include_str!("../../../../docs/protected-set.md");
-        let rows: Vec<&str> = document
-            .lines()
-            .filter(|line| line.starts_with("| `built-in:"))
-            .collect();
-        let mut expected = Vec::new();
-        for (name, path, why) in HOME_TABLES.iter().flat_map(|(table, _)| table.iter()) {
-            expected.push(format!("| `built-in:{name}` | `~/{path}` | {why} |"));
-        }
-        let host = ON_HOST.iter().chain(&persistence::ON_HOST);
-        for (name, pattern, why) in host.chain(&handoff::ON_HOST) {
-            expected.push(format!("| `built-in:{name}` | `{pattern}` | {why} |"));
-        }
-        let missing: Vec<&String> = expected
-            .iter()
-            .filter(|row| !rows.contains(&row.as_str()))
-            .collect();
-        assert!(
-            missing.is_empty(),
-            "docs/protected-set.md lacks:\n{missing:#?}"
-        );
-        assert_eq!(rows.len(), expected.len(), "docs/protected-set.md has more");
-    }
-
-    #[test]
-    fn homes_elsewhere_and_links_in_homes_are_protected() {
-        let place = tempfile::tempdir().unwrap();
-        let place = place.path().canonicalize().unwrap();
-        let (home, other) = (place.join("u"), place.join("dotfiles"));
-        std::fs::create_dir_all(home.join(".config")).unwrap();
-        std::fs::create_dir_all(other.join("ssh")).unwrap();
-        std::os::unix::fs::symlink(other.join("ssh"), home.join(".ssh")).unwrap();
-        let texts: Vec<String> = in_homes(std::slice::from_ref(&home))
-            .into_iter()
-            .map(|protection| protection.text)
-            .collect();
-        for wanted in [
-            home.join(".ssh"),
-            home.join(".aws/**"),
-            home.join(".bashrc"),
-            other.join("ssh/**"),
-        ] {
-            assert!(texts.contains(&wanted.display().to_string()), "{wanted:?}");
-        }
-        assert!(in_homes(&[PathBuf::from("/root")]).len() < IN_HOMES.len());
-    }
 }
