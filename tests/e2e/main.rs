@@ -15,6 +15,7 @@ mod network;
 mod observe;
 mod places;
 mod policy_reload;
+mod privileges;
 mod race;
 mod repeats;
 mod rules;
@@ -58,6 +59,7 @@ fn tests() -> Vec<Test> {
         aliases::TESTS,
         observe::TESTS,
         places::TESTS,
+        privileges::TESTS,
         links::TESTS,
         repeats::TESTS,
         launch::TESTS,

@@ -87,6 +87,11 @@ fn stand_in(
             "decided in cgroup programs, which packet sockets, netlink and unix sockets, and sockets \
              from elsewhere that are connected already do not pass",
         ),
+        "privileges" if host.landlock => (
+            ProtectionStatus::Degraded,
+            "Landlock keeps launched runs from tracing outside, from signalling outside (Linux 6.12), \
+             from mounts and from most files of the kernel's settings; the rest is what their user may",
+        ),
         "files" | "exec" if host.landlock => (
             ProtectionStatus::Degraded,
             "Landlock confines launched runs from their start; a reload does not reach them, what \
