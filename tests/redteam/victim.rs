@@ -25,6 +25,9 @@ pub const MEMORY: usize = 256;
 /// `prctl` option and value by which Yama lets others trace a process.
 const PR_SET_PTRACER: i32 = 0x5961_6d61;
 
+/// The longest that a signal takes to show.
+const SETTLING: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// What an attempt has to know of a victim.
 #[derive(Clone, Copy, Debug)]
 pub struct Victim {
@@ -158,6 +161,8 @@ pub fn state(field: &Field) -> Result<String> {
         // The control's is a child of the tagged process.
         return Ok(String::new());
     }
+    // One that was killed is for a moment neither told of it nor gone.
+    std::thread::sleep(SETTLING);
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let mut text = String::new();
     for line in status.lines() {

@@ -99,12 +99,24 @@ const HANDOFF: Kind = Kind {
     by: Some(Privilege::Handoff),
 };
 
+/// Ends an entry that stands for a directory and everything below it.
+const TREE: &str = "/**";
+
 impl Kind {
     const fn own(verbs: Verbs) -> Self {
         Self {
             verbs,
             liftable: false,
             by: None,
+        }
+    }
+
+    /// Adds an entry. Every secret in a home may be a directory.
+    fn add(self, all: &mut Vec<Protection>, name: &'static str, place: &str) {
+        match place.strip_suffix(TREE) {
+            Some(directory) => add_tree(all, name, directory, self),
+            None if self.by.is_none() => add_tree(all, name, place, self),
+            None => add(all, name, place, self),
         }
     }
 }
@@ -126,7 +138,7 @@ pub fn protections() -> &'static [Protection] {
         for (table, kind) in HOME_TABLES {
             for (name, path, _) in table {
                 for home in USUAL_HOMES {
-                    add_tree(&mut all, name, &format!("{home}/{path}"), kind);
+                    kind.add(&mut all, name, &format!("{home}/{path}"));
                 }
             }
         }
@@ -134,10 +146,10 @@ pub fn protections() -> &'static [Protection] {
             add(&mut all, name, pattern, SECRETS);
         }
         for (name, place, _) in persistence::ON_HOST {
-            add_tree(&mut all, name, place, PERSISTENCE);
+            PERSISTENCE.add(&mut all, name, place);
         }
         for (name, place, _) in handoff::ON_HOST {
-            add_tree(&mut all, name, place, HANDOFF);
+            HANDOFF.add(&mut all, name, place);
         }
         for (name, pattern, verbs) in OWN {
             add(&mut all, name, pattern, Kind::own(verbs));
@@ -158,14 +170,18 @@ pub fn in_homes(homes: &[PathBuf]) -> Vec<Protection> {
         let is_usual = home == Path::new("/root") || home.parent() == Some(Path::new("/home"));
         for (table, kind) in HOME_TABLES {
             for (name, path, _) in table {
+                let (path, below) = match path.strip_suffix(TREE) {
+                    Some(path) => (path, TREE),
+                    None => (*path, ""),
+                };
                 let place = home.join(path);
                 if !is_usual {
-                    add_tree(&mut all, name, &place.display().to_string(), kind);
+                    kind.add(&mut all, name, &format!("{}{below}", place.display()));
                 }
                 if let Ok(real) = place.canonicalize()
                     && real != place
                 {
-                    add_tree(&mut all, name, &real.display().to_string(), kind);
+                    kind.add(&mut all, name, &format!("{}{below}", real.display()));
                 }
             }
         }

@@ -13,9 +13,17 @@ use crate::mounts::{MountTable, names};
 
 #[test]
 fn every_protection_parses() {
-    let homes: usize = HOME_TABLES.iter().map(|(table, _)| table.len()).sum();
-    let trees = homes * USUAL_HOMES.len() + persistence::ON_HOST.len() + handoff::ON_HOST.len();
-    let expected = 2 * trees + secrets::ON_HOST.len() + OWN.len();
+    let of = |path: &str, kind: Kind| match kind.by {
+        Some(_) if !path.ends_with(TREE) => 1,
+        _ => 2,
+    };
+    let homes: usize = HOME_TABLES
+        .iter()
+        .flat_map(|(table, kind)| table.iter().map(|(_, path, _)| of(path, *kind)))
+        .sum();
+    let host = persistence::ON_HOST.iter().chain(&handoff::ON_HOST);
+    let host: usize = host.map(|(_, path, _)| of(path, PERSISTENCE)).sum();
+    let expected = homes * USUAL_HOMES.len() + host + secrets::ON_HOST.len() + OWN.len();
     assert_eq!(protections().len(), expected);
 }
 
