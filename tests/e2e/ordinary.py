@@ -89,6 +89,8 @@ def listening():
 
 
 def owning():
+    # Both ends can be written to, and are closed: it comes at once.
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
     one, other = socket.socketpair()
     with one, other:
         fcntl.fcntl(one, fcntl.F_SETOWN, os.getpid())

@@ -134,7 +134,7 @@ fn bpf(command: i32, mut attributes: Vec<u8>) -> Try<i64> {
 
 /// Opens the first object of a kind.
 fn by_number(next: i32, open: i32) -> Try {
-    let mut attributes = vec![0; ATTRIBUTES];
+    let mut attributes = [0; ATTRIBUTES];
     call!(SYS_bpf, next, &mut attributes[..], ATTRIBUTES)?;
     // The number that was found is behind the one that it follows.
     let found = attributes[4..8].to_vec();

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::libc::{self, O_DIRECTORY, O_RDONLY};
@@ -159,7 +159,7 @@ fn joined(work: impl FnOnce() -> Try + Send + 'static) -> Try {
 }
 
 /// Writes what can be read there, or why nothing can.
-fn tell(to: i32, file: &PathBuf) -> Try {
+fn tell(to: i32, file: &Path) -> Try {
     let message = match content(file) {
         Ok(bytes) => bytes,
         Err(fail) => format!("!{}", fail.errno).into_bytes(),

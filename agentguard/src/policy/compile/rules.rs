@@ -114,32 +114,7 @@ impl RuleList {
             protected: 0,
             names: Vec::new(),
         };
-        for protection in protected::protections().iter().chain(own) {
-            if protection.is_lifted_for(manifest) {
-                continue;
-            }
-            let index = list.number(RuleRef {
-                text: protection.text.clone(),
-                at: format!("built-in:{}", protection.name),
-                verb: Verb::Read,
-                verdict: Verdict::Deny,
-            });
-            let resolved = links
-                .resolve(&protection.pattern)
-                .map(|(pattern, _)| pattern);
-            for pattern in std::iter::once(protection.pattern.clone()).chain(resolved) {
-                let is_name = |part: &&Component| !matches!(part, Component::AnyDepth);
-                let spelt_out = pattern.iter().filter(is_name).count();
-                list.paths.push(PathRule {
-                    pattern,
-                    verbs: protection.verbs,
-                    verdict: Verdict::Deny,
-                    index,
-                    lifted_at: protection.lifted_at.map(|_| spelt_out),
-                    spelt: 0,
-                });
-            }
-        }
+        list.add_protections(manifest, own, links);
         list.protected = u32::try_from(list.names.len()).unwrap_or(u32::MAX);
         let all = protected::protections().iter().chain(own);
         for (text, pattern) in all.filter_map(protected::api_of) {
@@ -178,6 +153,40 @@ impl RuleList {
             }
         }
         list
+    }
+
+    fn add_protections(
+        &mut self,
+        manifest: &Manifest,
+        own: &[protected::Protection],
+        links: &mut Links,
+    ) {
+        for protection in protected::protections().iter().chain(own) {
+            if protection.is_lifted_for(manifest) {
+                continue;
+            }
+            let index = self.number(RuleRef {
+                text: protection.text.clone(),
+                at: format!("built-in:{}", protection.name),
+                verb: Verb::Read,
+                verdict: Verdict::Deny,
+            });
+            let resolved = links
+                .resolve(&protection.pattern)
+                .map(|(pattern, _)| pattern);
+            for pattern in std::iter::once(protection.pattern.clone()).chain(resolved) {
+                let is_name = |part: &&Component| !matches!(part, Component::AnyDepth);
+                let spelt_out = pattern.iter().filter(is_name).count();
+                self.paths.push(PathRule {
+                    pattern,
+                    verbs: protection.verbs,
+                    verdict: Verdict::Deny,
+                    index,
+                    lifted_at: protection.lifted_at.map(|_| spelt_out),
+                    spelt: 0,
+                });
+            }
+        }
     }
 
     /// What each number means.
