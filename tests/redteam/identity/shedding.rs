@@ -13,6 +13,10 @@ use crate::field::{Field, User};
 use crate::sys::{self, Child, Fail, Try, call, content};
 
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// Children of a storm.
+const STORM: usize = 200;
+/// Refusals of a flood.
+const FLOOD: usize = 2_000;
 const PR_SET_NAME: i32 = 15;
 const PR_SET_DUMPABLE: i32 = 4;
 const PR_SET_NO_NEW_PRIVS: i32 = 38;
@@ -23,6 +27,28 @@ pub const ATTEMPTS: &[Attempt] = &[
         in_child(field, |_| sys::done())
     }),
     read("identity-shed-fork-many", |field| generations(field, 20)),
+    // All at once, and each tries.
+    read("identity-shed-storm", |field| {
+        through_pipe(|to| {
+            let mut children = Vec::new();
+            for _ in 0..STORM {
+                children.push(sys::fork(|| tell(to, &field.file()))?);
+            }
+            for child in &children {
+                child.wait()?;
+            }
+            Ok(0)
+        })
+    }),
+    // After more refusals than the rings hold.
+    read("identity-shed-flood", |field| {
+        let missing = field.dir.join("not-there");
+        for _ in 0..FLOOD {
+            let _ = call!(SYS_mkdir, &missing, 0o755);
+            let _ = call!(SYS_rmdir, &missing);
+        }
+        content(&field.file())
+    }),
     read("identity-shed-double-fork", |field| {
         through_pipe(|to| {
             sys::fork(|| {
@@ -176,7 +202,10 @@ fn through_pipe(work: impl FnOnce(i32) -> Try<i32>) -> Try {
     let message = executor::read_all(from.as_raw_fd())?;
     match message.strip_prefix(b"!") {
         Some(errno) => {
-            let errno = String::from_utf8_lossy(errno).parse().unwrap_or(0);
+            // Of several, the first.
+            let errno = String::from_utf8_lossy(errno);
+            let errno = errno.split('!').next().unwrap_or_default();
+            let errno = errno.parse().unwrap_or(0);
             Err(Fail::new("reading in a descendant", errno))
         }
         None => Ok(message),
