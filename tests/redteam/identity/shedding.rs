@@ -14,9 +14,9 @@ use crate::sys::{self, Child, Fail, Try, call, content};
 
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// Children of a storm.
-const STORM: usize = 200;
+const STORM: usize = 100;
 /// Refusals of a flood.
-const FLOOD: usize = 2_000;
+const FLOOD: usize = 1_000;
 const PR_SET_NAME: i32 = 15;
 const PR_SET_DUMPABLE: i32 = 4;
 const PR_SET_NO_NEW_PRIVS: i32 = 38;
