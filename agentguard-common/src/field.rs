@@ -117,6 +117,17 @@ fields! {
     TASK_FS = "task_struct", "fs";
     FS_PWD = "fs_struct", "pwd.dentry";
     SK_FLAGS = "sock", "__sk_common.skc_flags";
+    TASK_LEADER = "task_struct", "group_leader";
+    TASK_THREAD_PID = "task_struct", "thread_pid";
+    PID_LEVEL = "pid", "level";
+    PID_NUMBERS = "pid", "numbers";
+    PROC_INODE = "proc_inode", "vfs_inode";
+    PROC_PID = "proc_inode", "pid";
+    BPRM_CRED = "linux_binprm", "cred";
+    CRED_EUID = "cred", "euid.val";
+    CRED_EGID = "cred", "egid.val";
+    CRED_PERMITTED = "cred", "cap_permitted";
+    CRED_USERNS = "cred", "user_ns";
     TCP_BYTES_SENT = "tcp_sock", "bytes_sent";
     TCP_BYTES_AGAIN = "tcp_sock", "bytes_retrans";
     TCP_BYTES_RECEIVED = "tcp_sock", "bytes_received";

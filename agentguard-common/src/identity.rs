@@ -98,14 +98,29 @@ pub struct RunRecord {
 /// What is denied to every agent unless its manifest allows it by name: bits of
 /// [`PolicyRecord::privileges`], in the order of the manifest reference.
 pub mod privilege {
-    /// Tracing or reading the memory of processes outside the run.
+    /// Tracing processes outside the run, reading their memory, changing their limits.
     pub const PTRACE_OUTSIDE: u32 = 1 << 0;
+    /// Signalling processes outside the run.
+    pub const SIGNAL_OUTSIDE: u32 = 1 << 1;
     /// Mounting and unmounting.
     pub const MOUNT: u32 = 1 << 2;
+    /// Making or entering namespaces.
+    pub const NAMESPACES: u32 = 1 << 3;
+    /// The bpf system call and performance events.
+    pub const BPF: u32 = 1 << 4;
+    /// Loading kernel modules, another kernel, or restarting this one.
+    pub const MODULES: u32 = 1 << 5;
     /// Sockets whose destinations are not decided: raw and packet sockets and the like.
     pub const RAW_SOCKETS: u32 = 1 << 6;
+    /// Changing what the kernel offers as files (sysfs, `/proc/sys`, cgroups and their like),
+    /// its clock, its log.
+    pub const KERNEL_SETTINGS: u32 = 1 << 7;
     /// Opening device files beyond the harmless ones.
     pub const DEVICES: u32 = 1 << 8;
+    /// Typing into a terminal for others; the rest of it is rules about names.
+    pub const HANDOFF: u32 = 1 << 10;
+    /// Executing programs that have more rights than who starts them.
+    pub const SETUID: u32 = 1 << 11;
 }
 
 /// A serial number: the boot clock's nanoseconds, with the lowest bits saying who gave it, so

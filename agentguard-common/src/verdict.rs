@@ -68,7 +68,7 @@ pub enum Reason {
     Unknown = 10,
     /// A built-in allowance (`/dev/null`, anonymous pipes, ...).
     Builtin = 11,
-    /// A process outside the run, without the privilege `ptrace-outside`.
+    /// A process outside the run, without the privilege `ptrace-outside` or `signal-outside`.
     OutsideRun = 12,
     /// Moving, linking or covering it would shed rules: under the other name something
     /// could be done that its rules now refuse.

@@ -15,6 +15,8 @@ use crate::maps::{DECISIONS, HEADS, POLICIES, RUNS};
 use crate::settled::Question;
 use crate::{atomic, path, task, verifier};
 
+#[path = "enforce/host.rs"]
+pub mod host;
 #[path = "enforce/net.rs"]
 pub mod net;
 
@@ -196,29 +198,6 @@ pub fn device(tag: &Tag, dentry: Dentry) -> i32 {
     conclude(&Subjected { tag, policy, run }, settled, dentry, false)
 }
 
-/// Decides about access to a process outside the run; the record names its program.
-/// `quiet`: the kernel only asks whether it could, such as for every line of `ps`; that is
-/// no attempt, and neither counted nor told.
-#[inline(never)]
-pub fn outside(tag: &Tag, other: Task, verb: Verb, quiet: bool) -> i32 {
-    let Some((policy, run)) = records(tag) else {
-        return unknown();
-    };
-    // SAFETY: as in `path`.
-    let subject = Subject { tag, policy, run: unsafe { &*run } };
-    let decision = match decision::standing(&subject, emit::now) {
-        Some(decision) => decision,
-        None if policy.privileges & privilege::PTRACE_OUTSIDE != 0 => return 0,
-        None => Decision::deny(Reason::OutsideRun),
-    };
-    let settled = Settled::new(decision, verb);
-    let subject = Subjected { tag, policy, run };
-    if quiet {
-        return verdict_to_errno(policy, settled);
-    }
-    conclude(&subject, settled, other.program().dentry(), false)
-}
-
 /// Decides a change of mounts of which the kernel does not say where it is: agents with the
 /// privilege `mount` may where nobody else sees it.
 #[inline(never)]
@@ -236,24 +215,6 @@ pub fn mount_unnamed(tag: &Tag, unseen: bool) -> i32 {
         None => Decision::deny(Reason::Privilege),
     };
     let settled = Settled::new(decision, Verb::Write);
-    let object = Task::current().program().dentry();
-    conclude(&Subjected { tag, policy, run }, settled, object, false)
-}
-
-/// Decides about measuring (CAP_PERFMON), which shows the memory of every process.
-#[inline(never)]
-pub fn measuring(tag: &Tag) -> i32 {
-    let Some((policy, run)) = records(tag) else {
-        return unknown();
-    };
-    // SAFETY: as in `path`.
-    let subject = Subject { tag, policy, run: unsafe { &*run } };
-    let decision = match decision::standing(&subject, emit::now) {
-        Some(decision) => decision,
-        None if policy.privileges & privilege::PTRACE_OUTSIDE != 0 => return 0,
-        None => Decision::deny(Reason::Privilege),
-    };
-    let settled = Settled::new(decision, Verb::Read);
     let object = Task::current().program().dentry();
     conclude(&Subjected { tag, policy, run }, settled, object, false)
 }
@@ -283,7 +244,8 @@ fn judge(subject: &Subject<'_>, dentry: Dentry, wanted: Verbs) -> Settled {
     let inode = dentry.inode();
     if inode.is_none() {
         let (decision, verb) = by_rules(subject, dentry, wanted);
-        return Settled::new(decision, verb);
+        let settled = Settled::new(decision, verb).0;
+        return Settled(host::setting(subject.policy, dentry, wanted, settled));
     }
     let question = Question::new(subject, dentry, inode, wanted);
     if !inode.has_other_names()
@@ -292,7 +254,8 @@ fn judge(subject: &Subject<'_>, dentry: Dentry, wanted: Verbs) -> Settled {
         return known;
     }
     let (decision, verb) = by_rules(subject, dentry, wanted);
-    let settled = Settled::new(decision, verb);
+    let settled = Settled::new(decision, verb).0;
+    let settled = Settled(host::setting(subject.policy, dentry, wanted, settled));
     if inode.has_other_names() {
         return Settled(with_other_names(subject.policy, dentry, settled.0, wanted));
     }

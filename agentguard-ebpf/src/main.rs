@@ -13,6 +13,7 @@
 //! | `lsm/bprm_creds_for_exec` | `exec_begins` | what matches say of a script |
 //! | `tp_btf/sched_process_exec` | `process_exec` | first tag of a process that a match is about; exec record |
 //! | `lsm/bprm_check_security` | `exec_check` | decide `exec` |
+//! | `lsm/bprm_creds_from_file` | `bprm_creds_from_file` | privilege `setuid` |
 //! | `lsm/file_open` | `file_open` | decide `read`, `write` |
 //! | `lsm/file_truncate` | `file_truncate` | decide `write` (6.2 and later) |
 //! | `lsm/path_truncate` | `path_truncate` | decide `write` |
@@ -34,9 +35,15 @@
 //! | `lsm/mmap_file`, `file_mprotect` | the same | decide `read`, `write`, `exec` of mappings; refuse others' io_uring rings |
 //! | `lsm/file_ioctl`, `file_ioctl_compat` | the same | decide `attributes` |
 //! | `lsm/sb_mount`, `move_mount`, `sb_umount`, `sb_pivotroot` | the same | privilege `mount`, `write` |
-//! | `lsm/capable` | `capable` | privileges `mount`, `ptrace-outside`, `raw-sockets` where no other hook sees what they are for |
+//! | `lsm/capable` | `capable` | privileges where no other hook sees what they are for |
 //! | `lsm/sb_kern_mount`, `fs_context_parse_param` | `sb_kern_mount`, `fs_parameter` | refuse stacked file systems |
-//! | `lsm/ptrace_access_check` | `ptrace_access_check` | privilege `ptrace-outside` |
+//! | `lsm/ptrace_access_check`, `ptrace_traceme` | the same | privilege `ptrace-outside` |
+//! | `lsm/task_setrlimit`, `task_setscheduler`, `task_setnice`, `task_setioprio`, `task_movememory` | the same | privilege `ptrace-outside` |
+//! | `lsm/task_kill`, `file_fcntl` | the same | privilege `signal-outside` |
+//! | `lsm/bpf`, `perf_event_open` | `bpf_command`, `perf_event_open`, and `_plain` on older kernels | privilege `bpf` |
+//! | `lsm/kernel_read_file`, `kernel_load_data` | the same | privilege `modules` |
+//! | `lsm/syslog` | `syslog` | privilege `kernel-settings` |
+//! | `lsm/userns_create` | `userns_create` | privilege `namespaces` |
 //! | `lsm/uring_override_creds` | `uring_override_creds` | refuse other credentials in io_uring |
 //! | `lsm/socket_create` | `socket_create` | privilege `raw-sockets` for what no rule can name |
 //! | `lsm/socket_post_create` | `socket_post_create` | the record of the run's socket |

@@ -45,7 +45,9 @@ pub fn rows(policy: &PolicyRecord, dentry: Dentry) -> Result<Found, Reason> {
 /// Whether every program needs it and no rule is about it.
 #[inline(always)]
 pub fn is_builtin(dentry: Dentry) -> bool {
-    dentry.super_block().flags() & SB_KERNMOUNT != 0 || is_harmless_device(dentry.inode())
+    let of = dentry.super_block();
+    // Kernel file systems that anybody can mount are among those that it mounts itself.
+    of.flags() & SB_KERNMOUNT != 0 && !of.is_of_settings() || is_harmless_device(dentry.inode())
 }
 
 /// The rows of an abstract name of a unix socket: one step of an automaton of its own.

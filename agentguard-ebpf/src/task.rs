@@ -2,9 +2,9 @@
 
 use agentguard_common::counter::Counter;
 use agentguard_common::identity::Tag;
+use agentguard_common::limits::LINEAGE;
 
-use crate::atomic;
-use crate::emit;
+use crate::{atomic, emit, verifier};
 use crate::kernel::{STORAGE_CAN_MISS, Task};
 use crate::maps::{LIVE, MEASURING, RUNS, TASKS, TASKS_BY_ADDRESS};
 
@@ -112,6 +112,35 @@ pub fn above(tag: &Tag) -> Option<Tag> {
     }
     let parent = RUNS.get(run.parent)?;
     Some(Tag { agent: parent.agent, run: run.parent, run_serial: run.parent_serial })
+}
+
+/// Whether a run is somewhere below another one.
+#[inline(never)]
+pub fn is_below(tag: &Tag, run_serial: u64) -> bool {
+    let mut climb = Climb { at: *tag, wanted: run_serial, found: 0 };
+    verifier::repeat(u32::from(LINEAGE), one_up, &mut climb);
+    climb.found != 0
+}
+
+struct Climb {
+    at: Tag,
+    wanted: u64,
+    found: u32,
+}
+
+/// Goes to the run above. Returns 1 to stop.
+unsafe extern "C" fn one_up(_: u64, climb: *mut Climb) -> u64 {
+    // SAFETY: the state that `is_below` gave.
+    let climb = unsafe { &mut *climb };
+    let Some(parent) = above(&climb.at) else {
+        return 1;
+    };
+    if parent.run_serial == climb.wanted {
+        climb.found = 1;
+        return 1;
+    }
+    climb.at = parent;
+    0
 }
 
 /// Takes one task or run off a run; how many it has left.

@@ -18,6 +18,7 @@ mod network;
 mod observe;
 mod places;
 mod policy_reload;
+mod privileges;
 mod race;
 mod repeats;
 mod rules;
@@ -61,6 +62,7 @@ fn tests() -> Vec<Test> {
         aliases::TESTS,
         observe::TESTS,
         places::TESTS,
+        privileges::TESTS,
         links::TESTS,
         repeats::TESTS,
         launch::TESTS,

@@ -19,11 +19,13 @@ pub enum Tree {
     Exec,
 }
 
-/// Who makes the control of an attempt.
+/// Who makes an attempt, or its control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Maker {
-    /// The agent that makes the attempt.
+    /// The agent with rules for each tree.
     Agent,
+    /// The agent whose rules allow everything, and that has no privilege.
+    Wide,
     /// The agent that has every privilege.
     Lifted,
     /// A process without a tag: no agent may do it at all.
@@ -62,6 +64,8 @@ pub struct Attempt {
     pub lacks: &'static [(i32, &'static str)],
     /// Another error than `EPERM` by which this technique tells of a refusal.
     pub refusal: Option<i32>,
+    /// Who makes it.
+    pub maker: Maker,
     /// Who makes the control.
     pub control: Maker,
 }
@@ -83,6 +87,7 @@ const fn attempt(id: &'static str, tree: Tree, attack: fn(&Field) -> Try) -> Att
         root_only: None,
         lacks: &[],
         refusal: None,
+        maker: Maker::Agent,
         control: Maker::Agent,
     }
 }
@@ -148,6 +153,18 @@ impl Attempt {
     /// Where something between the kernel and the technique gives a refusal another error.
     pub const fn refused_as(mut self, errno: i32) -> Self {
         self.refusal = Some(errno);
+        self
+    }
+
+    /// Made by another agent than the one with rules for each tree.
+    pub const fn by(mut self, maker: Maker) -> Self {
+        self.maker = maker;
+        self
+    }
+
+    /// With its control by somebody else than who makes the attempt.
+    pub const fn control_by(mut self, maker: Maker) -> Self {
+        self.control = maker;
         self
     }
 

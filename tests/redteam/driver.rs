@@ -14,7 +14,7 @@ use crate::catalogue::{self, Entry, Expected};
 use crate::field::{Field, Side, User};
 use crate::network::{self, spaces};
 use crate::report::{self, Control, Line, Outcome};
-use crate::stage::{self, AGENT, Executor, LIFTED, Stage};
+use crate::stage::{self, AGENT, Executor, LIFTED, Stage, WIDE};
 use crate::victim::PROOF;
 
 /// Runs everything that was asked for.
@@ -66,7 +66,7 @@ fn run(
     let attempts = &attempts[..];
     let mut fields = prepare(&stage, attempts)?;
     step("prepared");
-    stage.daemon.start()?;
+    stage.start_daemon()?;
     step("the daemon answers");
     for (attempt, field) in &fields {
         if let Some(late) = attempt.late {
@@ -84,6 +84,7 @@ fn run(
     for user in User::BOTH {
         let mut team = Team {
             agent: stage.executor(Some(AGENT), user, attempts)?,
+            wide: stage.executor(Some(WIDE), user, attempts)?,
             lifted: stage.executor(Some(LIFTED), user, attempts)?,
             plain: stage.executor(None, user, attempts)?,
         };
@@ -155,8 +156,20 @@ const LONG: Duration = Duration::from_secs(3);
 /// Who makes attempts for one user.
 struct Team {
     agent: Executor,
+    wide: Executor,
     lifted: Executor,
     plain: Executor,
+}
+
+impl Team {
+    fn member(&mut self, maker: Maker) -> &mut Executor {
+        match maker {
+            Maker::Agent => &mut self.agent,
+            Maker::Wide => &mut self.wide,
+            Maker::Lifted => &mut self.lifted,
+            Maker::Untagged => &mut self.plain,
+        }
+    }
 }
 
 /// The two fields of an attempt by one user.
@@ -244,12 +257,7 @@ fn judge(
         control,
         note,
     };
-    let by = match attempt.control {
-        Maker::Agent => &mut team.agent,
-        Maker::Lifted => &mut team.lifted,
-        Maker::Untagged => &mut team.plain,
-    };
-    let control = observe(attempt, &sides.allowed, by)?;
+    let control = observe(attempt, &sides.allowed, team.member(attempt.control))?;
     let mut note = String::new();
     let mut verdict = Control::Passed;
     if !control.worked() {
@@ -261,7 +269,7 @@ fn judge(
         verdict = Control::Failed;
         note = format!("control: {}; untagged: {}; ", control.say(), plain.say());
     }
-    let denied = observe(attempt, &sides.denied, &mut team.agent)?;
+    let denied = observe(attempt, &sides.denied, team.member(attempt.maker))?;
     if let Some((_, errno)) = denied.error
         && !denied.effect
         && errno != REFUSED

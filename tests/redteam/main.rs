@@ -13,6 +13,7 @@ mod driver;
 mod executor;
 mod field;
 mod files;
+mod identity;
 mod mounts;
 mod network;
 mod report;
@@ -44,7 +45,7 @@ fn main() -> ExitCode {
 
 /// Every attempt, in the order of the catalogue.
 pub fn attempts() -> Vec<attempt::Attempt> {
-    [files::all(), network::all()].concat()
+    [files::all(), network::all(), identity::all()].concat()
 }
 
 /// What the command line asks for.

@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use agentguard_tests::binary;
-use agentguard_tests::daemon::{Daemon, both};
+use agentguard_tests::daemon::{self, Daemon, both};
 use agentguard_tests::manifest::Manifest;
 use agentguard_tests::places::Places;
 use agentguard_tests::suite;
@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
 use nix::mount::{MntFlags, umount2};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::attempt::Attempt;
 use crate::executor;
@@ -33,6 +33,10 @@ pub const AGENT: &str = "redteam";
 pub const LIFTED: &str = "redteam-lifted";
 /// The longest that the daemon may take to hear of a new name.
 const SETTLING: Duration = Duration::from_secs(10);
+/// The agent whose rules allow everything, and that has no privilege.
+pub const WIDE: &str = "redteam-wide";
+/// Where it is written which process the daemon is, and where its pins are.
+const DAEMON: &str = "facts/daemon";
 /// Who may start them.
 const USERS: [&str; 2] = ["root", "nobody"];
 /// What the agent that tries may write to beside its tree. Opening the memory of a process
@@ -45,20 +49,26 @@ const ALLOWED: [&str; 5] = [
     "/proc/*/gid_map",
 ];
 /// What the manifests of agents may allow by name.
-const PRIVILEGES: [&str; 7] = [
+const PRIVILEGES: [&str; 12] = [
     "mount",
     "namespaces",
     "ptrace-outside",
+    "signal-outside",
+    "bpf",
+    "modules",
     "kernel-settings",
     "devices",
+    "persistence",
+    "handoff",
     "setuid",
     "raw-sockets",
 ];
 
 /// Settings that attempts change. The kernel writes core dumps where the process is.
-const SETTINGS: [&str; 2] = [
+const SETTINGS: [&str; 3] = [
     "/proc/sys/kernel/domainname",
     "/proc/sys/kernel/core_pattern",
+    "/proc/sys/kernel/hostname",
 ];
 
 /// Directories and daemon. Dropped in this order: the daemon goes first.
@@ -130,6 +140,21 @@ pub fn host_key(root: &Path, user: User, side: Side) -> PathBuf {
     PathBuf::from(format!("/etc/ssh/ssh_host_{run}-{}_{end}", user.name()))
 }
 
+fn of_daemon(root: &Path) -> Value {
+    let text = fs::read_to_string(root.join(DAEMON)).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+/// The daemon's process.
+pub fn daemon(root: &Path) -> u64 {
+    of_daemon(root)["pid"].as_u64().unwrap_or(0)
+}
+
+/// Where its programs and maps are pinned.
+pub fn pins(root: &Path) -> PathBuf {
+    of_daemon(root)["pins"].as_str().unwrap_or_default().into()
+}
+
 /// Removes the mounts below a directory.
 pub fn clear_mounts(directory: &Path) {
     for point in snapshot::mount_points(directory).unwrap_or_default() {
@@ -170,16 +195,20 @@ impl Stage {
         nameserver::start()?;
         stage.install(&stage.manifest(AGENT))?;
         stage.install(&names::beside::manifest().users(&USERS))?;
-        stage.install(
-            &Manifest::new(LIFTED, "enforce")
+        let wide = |name| {
+            Manifest::new(name, "enforce")
                 .users(&USERS)
-                .rules("write", "allow", &["/**".to_owned()])
                 .default("write", "allow")
-                .rules("read", "allow", &["/proc/kcore".to_owned()])
                 .default("connect", "allow")
                 .default("listen", "allow")
+        };
+        stage.install(
+            &wide(LIFTED)
+                .rules("write", "allow", &["/**".to_owned()])
+                .rules("read", "allow", &["/proc/kcore".to_owned()])
                 .privileges(&PRIVILEGES),
         )?;
+        stage.install(&wide(WIDE).privileges(&[]))?;
         Ok(stage)
     }
 
@@ -223,6 +252,14 @@ impl Stage {
         let name = value["metadata"]["name"].as_str().context("no name")?;
         fs::write(self.places.at(&format!("agents/{name}.yaml")), text)?;
         Ok(())
+    }
+
+    /// Starts the daemon, and writes down where it is.
+    pub fn start_daemon(&mut self) -> Result<()> {
+        self.daemon.start()?;
+        let pid = self.daemon.pid().context("the daemon does not run")?;
+        let facts = json!({ "pid": pid, "pins": daemon::pins() });
+        Ok(fs::write(self.places.at(DAEMON), facts.to_string())?)
     }
 
     /// Waits until a hard link that is made now counts for agents: the daemon has then heard

@@ -25,6 +25,9 @@ pub const MEMORY: usize = 256;
 /// `prctl` option and value by which Yama lets others trace a process.
 const PR_SET_PTRACER: i32 = 0x5961_6d61;
 
+/// The longest that a signal takes to show.
+const SETTLING: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// What an attempt has to know of a victim.
 #[derive(Clone, Copy, Debug)]
 pub struct Victim {
@@ -42,6 +45,7 @@ pub fn main(arguments: &[String]) -> Result<ExitCode> {
         anyhow::bail!("{WORD}: FLAGS PATH");
     };
     call!(SYS_prctl, PR_SET_PTRACER, -1_i64).ok();
+    hold_back()?;
     let token = std::env::var(VARIABLE).unwrap_or_default();
     let file = sys::open(path.as_ref(), flags.parse()?)?;
     let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
@@ -65,6 +69,17 @@ pub fn main(arguments: &[String]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Holds back the signals that attempts send to everybody: so they show, and do nothing.
+fn hold_back() -> Result<()> {
+    let held = [libc::SIGURG, libc::SIGWINCH, libc::SIGCHLD, libc::SIGCONT];
+    let bits = held
+        .iter()
+        .fold(0_u64, |bits, signal| bits | 1 << (signal - 1));
+    let set = sys::words(&[bits]);
+    call!(SYS_rt_sigprocmask, libc::SIG_BLOCK, &set[..], 0, set.len())?;
+    Ok(())
+}
+
 fn command(field: &Field, flags: i32) -> Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command
@@ -83,11 +98,21 @@ pub fn place(field: &Field, flags: i32) -> Result<()> {
     if field.is_control() {
         return Ok(());
     }
+    start(field, flags)
+}
+
+/// Has one for either side, in a process group of its own.
+pub fn untagged(field: &Field) -> Result<()> {
+    start(field, libc::O_RDONLY)
+}
+
+fn start(field: &Field, flags: i32) -> Result<()> {
     let uid = field.user.uid();
     let mut child = command(field, flags)?
         .env(VARIABLE, &field.token)
         .uid(uid)
         .gid(uid)
+        .process_group(0)
         .spawn()
         .context("cannot start a victim")?;
     let mut line = String::new();
@@ -127,6 +152,53 @@ pub fn of(field: &Field, flags: i32) -> Try<Victim> {
         })
     };
     start().map_err(|error| Fail::new(format!("the control's victim: {error:#}"), 0))
+}
+
+/// Whether the untagged victim runs, and which signals it has been sent.
+pub fn state(field: &Field) -> Result<String> {
+    let pid = field.noted("pid");
+    if pid == 0 {
+        // The control's is a child of the tagged process.
+        return Ok(String::new());
+    }
+    // One that was killed is for a moment neither told of it nor gone.
+    std::thread::sleep(SETTLING);
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let mut text = String::new();
+    for line in status.lines() {
+        let state = line.strip_prefix("State:").map(str::trim);
+        match state.and_then(|state| state.chars().next()) {
+            Some('Z' | 'X') => text.push_str("ended\n"),
+            Some('T' | 't') => text.push_str("stopped\n"),
+            Some(_) => text.push_str("runs\n"),
+            None if line.starts_with("SigPnd:") || line.starts_with("ShdPnd:") => {
+                text.push_str(line);
+                text.push('\n');
+            }
+            None => {}
+        }
+    }
+    Ok(text)
+}
+
+/// Limits, priority and scheduler of the untagged victim.
+pub fn settings(field: &Field) -> Result<String> {
+    let pid = field.noted("pid");
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split(' ')
+        .collect();
+    let number = |at: usize| fields.get(at).copied().unwrap_or_default();
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
+    // proc(5) counts them from 1, with the number and the name in front.
+    Ok(format!(
+        "nice {} policy {}\n{limits}",
+        number(17),
+        number(39)
+    ))
 }
 
 /// What the memory of the untagged victim holds now.

@@ -17,7 +17,7 @@ use crate::places::Places;
 use crate::servers::Servers;
 
 /// Protections that may be degraded where the kernel refuses LSM programs.
-pub const MAY_MISS: [&str; 3] = ["exec", "files", "network"];
+pub const MAY_MISS: [&str; 4] = ["exec", "files", "network", "privileges"];
 
 /// One daemon with its directories, and the servers around it.
 #[derive(Debug)]

@@ -2,11 +2,13 @@
 //! before it had a tag, and what can be done with an open file beside reading and
 //! writing. The file's name is asked for again, so a descriptor gives no right.
 
+use agentguard_common::identity::privilege;
 use agentguard_common::verb::{Verb, Verbs};
 use agentguard_common::verdict::Reason;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 
+use super::signal;
 use crate::enforce;
 use crate::kernel::{Argument, File, Mapping, SENDPAGE};
 
@@ -154,6 +156,14 @@ fn control(ctx: &LsmContext) -> i32 {
     };
     let file = File::from_argument(ctx.arg(0));
     let command: u32 = ctx.arg(1);
+    if signal::is_asked_for(command, file) {
+        let needed = privilege::SIGNAL_OUTSIDE;
+        return enforce::host::privileged(tag, file.dentry(), needed, Verb::Write, false);
+    }
+    if is_typing(command) {
+        let needed = privilege::HANDOFF;
+        return enforce::host::privileged(tag, file.dentry(), needed, Verb::Write, false);
+    }
     if !file.dentry().inode().is_file_or_directory() || is_harmless(command) || file.is_layer() {
         return 0;
     }
@@ -161,6 +171,15 @@ fn control(ctx: &LsmContext) -> i32 {
         return enforce::path(tag, file.dentry(), Verbs::of(Verb::Attributes));
     }
     enforce::refused(tag, file.dentry(), Reason::Forbidden)
+}
+
+/// Whether it puts words into the mouth of who types at a terminal: the shell that started
+/// the agent would read them.
+#[inline(always)]
+fn is_typing(command: u32) -> bool {
+    const TIOCSTI: u32 = 0x5412;
+    const TIOCLINUX: u32 = 0x541c;
+    matches!(command, TIOCSTI | TIOCLINUX)
 }
 
 /// Questions, settings of the descriptor itself, copies between files, for which the kernel

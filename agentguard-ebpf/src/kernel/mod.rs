@@ -13,7 +13,9 @@ use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use crate::verifier;
 
 mod cgroup;
+mod cred;
 mod file;
+mod settings;
 mod socket;
 mod task;
 
@@ -116,6 +118,8 @@ object! {
     UserNamespace,
     /// `struct fs_context`
     FsContext,
+    /// `struct cred`
+    Cred,
     /// `struct pt_regs`
     Registers,
 }

@@ -11,6 +11,12 @@ impl Binprm {
     pub fn file(self) -> File {
         File(self.load::<BPRM_FILE, _>())
     }
+
+    /// The credentials that the program will have.
+    #[inline(always)]
+    pub fn cred(self) -> Cred {
+        Cred(self.load::<BPRM_CRED, _>())
+    }
 }
 
 impl Task {
@@ -45,6 +51,24 @@ impl Task {
     #[inline(always)]
     pub fn pid(self) -> u32 {
         self.load::<TASK_PID, _>()
+    }
+
+    /// The number by which its process knows itself: that of its own PID namespace.
+    #[inline(always)]
+    pub fn own_number(self) -> Option<u32> {
+        /// Bytes of a `struct upid`, whose first field is the number.
+        const UPID: u64 = 16;
+        let leader: *const u8 = self.load::<TASK_LEADER, _>();
+        let pid = Memory(Memory(leader).load::<TASK_THREAD_PID, _>());
+        let level: u32 = pid.load::<PID_LEVEL, _>();
+        let numbers = verifier::number(pid.0 as u64).wrapping_add(offset::<PID_NUMBERS>());
+        probe(numbers.wrapping_add(u64::from(level).wrapping_mul(UPID)))
+    }
+
+    /// Its credentials for what it does now.
+    #[inline(always)]
+    pub fn cred(self) -> Cred {
+        Cred(self.load::<TASK_CRED, _>())
     }
 
     /// Its real parent.

@@ -106,7 +106,7 @@ const fn names(name: &'static str) -> Program {
 
 /// All programs, inheritance first: a task is never decided about before its
 /// children would be tagged.
-pub const PROGRAMS: [Program; 71] = [
+pub const PROGRAMS: [Program; 88] = [
     lsm("task_alloc", "task_alloc", 2, "identity"),
     lsm("task_free", "task_free", 1, "identity"),
     Program {
@@ -165,6 +165,28 @@ pub const PROGRAMS: [Program; 71] = [
     lsm("capable", "capable", 4, "files"),
     newer("uring_override_creds", "uring_override_creds", 1, "files"),
     lsm("ptrace_access_check", "ptrace_access_check", 2, "files"),
+    lsm("ptrace_traceme", "ptrace_traceme", 1, "privileges"),
+    lsm("task_kill", "task_kill", 4, "privileges"),
+    lsm("file_fcntl", "file_fcntl", 3, "privileges"),
+    lsm("task_setrlimit", "task_setrlimit", 3, "privileges"),
+    lsm("task_setscheduler", "task_setscheduler", 1, "privileges"),
+    lsm("task_setnice", "task_setnice", 2, "privileges"),
+    lsm("task_setioprio", "task_setioprio", 2, "privileges"),
+    lsm("task_movememory", "task_movememory", 1, "privileges"),
+    newer("bpf_command", "bpf", 4, "privileges"),
+    newer("bpf_command_plain", "bpf", 3, "privileges"),
+    newer("perf_event_open", "perf_event_open", 1, "privileges"),
+    newer("perf_event_open_plain", "perf_event_open", 2, "privileges"),
+    lsm("kernel_read_file", "kernel_read_file", 3, "privileges"),
+    lsm("kernel_load_data", "kernel_load_data", 2, "privileges"),
+    lsm("syslog", "syslog", 1, "privileges"),
+    lsm("userns_create", "userns_create", 1, "privileges"),
+    lsm(
+        "bprm_creds_from_file",
+        "bprm_creds_from_file",
+        2,
+        "privileges",
+    ),
     // Sockets are known before anything is sent through them.
     lsm("socket_post_create", "socket_post_create", 5, "network"),
     lsm("socket_create", "socket_create", 4, "network"),

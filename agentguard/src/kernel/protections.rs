@@ -19,6 +19,11 @@ pub fn describe(
         ),
         ("exec", "executing programs"),
         (
+            "privileges",
+            "signals to others, their limits and priorities, BPF, modules, namespaces, setuid \
+             programs",
+        ),
+        (
             "network",
             "sockets, and what is sent through them and can be reached at them",
         ),
@@ -81,6 +86,11 @@ fn stand_in(
             ProtectionStatus::Degraded,
             "decided in cgroup programs, which packet sockets, netlink and unix sockets, and sockets \
              from elsewhere that are connected already do not pass",
+        ),
+        "privileges" if host.landlock => (
+            ProtectionStatus::Degraded,
+            "Landlock keeps launched runs from tracing outside, from signalling outside (Linux 6.12), \
+             from mounts and from most files of the kernel's settings; the rest is what their user may",
         ),
         "files" | "exec" if host.landlock => (
             ProtectionStatus::Degraded,

@@ -183,7 +183,8 @@ impl Reader<'_> {
             gaps.add(Cause::Held, DEFAULTS, verb);
         }
         for protection in self.protections {
-            if protection.verbs.has(kernel_verb(verb)) {
+            let applies = protection.verbs.has(kernel_verb(verb));
+            if applies && !protection.is_lifted_for(self.manifest) {
                 rules.rules.push(PathRule::new(
                     plain(&protection.pattern),
                     Verdict::Deny,

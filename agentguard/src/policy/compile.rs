@@ -307,10 +307,18 @@ fn privileges(manifest: &Manifest) -> u32 {
         .iter()
         .map(|privilege| match privilege.value {
             manifest::Privilege::PtraceOutside => privilege::PTRACE_OUTSIDE,
+            manifest::Privilege::SignalOutside => privilege::SIGNAL_OUTSIDE,
             manifest::Privilege::Mount => privilege::MOUNT,
+            manifest::Privilege::Namespaces => privilege::NAMESPACES,
+            manifest::Privilege::Bpf => privilege::BPF,
+            manifest::Privilege::Modules => privilege::MODULES,
             manifest::Privilege::RawSockets => privilege::RAW_SOCKETS,
+            manifest::Privilege::KernelSettings => privilege::KERNEL_SETTINGS,
             manifest::Privilege::Devices => privilege::DEVICES,
-            _ => 0,
+            manifest::Privilege::Handoff => privilege::HANDOFF,
+            manifest::Privilege::Setuid => privilege::SETUID,
+            // Rules about names, which are left out.
+            manifest::Privilege::Persistence => 0,
         })
         .fold(0, |bits, bit| bits | bit)
 }

@@ -151,6 +151,7 @@ pub const ATTEMPTS: &[Attempt] = &[
         sys::done()
     })
     .root_only("accounting is switched on with CAP_SYS_PACCT")
+    .lifted()
     .lacks(&[(libc::ENOSYS, "the kernel has no process accounting")]),
 ];
 

@@ -1,13 +1,20 @@
 //! The built-in protected set: what no agent touches unless its manifest names
-//! it. Credentials and keys can be lifted by an allow rule that spells them out;
-//! AgentGuard's own files cannot be lifted at all.
+//! it. Credentials and keys can be lifted by an allow rule that spells them out, what the
+//! privileges `persistence` and `handoff` are about by these as well; AgentGuard's own files
+//! cannot be lifted at all.
+
+mod handoff;
+mod persistence;
+mod secrets;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use agentguard_common::verb::{Verb, Verbs};
 
-use super::super::manifest::Component;
+use super::super::manifest::{Component, Manifest, Privilege};
 use super::super::path::PathPattern;
 
 /// One protection.
@@ -23,6 +30,18 @@ pub struct Protection {
     pub verbs: Verbs,
     /// Number of literal names from which on an explicit allow rule lifts it.
     pub lifted_at: Option<usize>,
+    /// The privilege that lifts it as a whole.
+    pub lifted_by: Option<Privilege>,
+}
+
+impl Protection {
+    /// Whether a manifest has the privilege that lifts it.
+    #[must_use]
+    pub fn is_lifted_for(&self, manifest: &Manifest) -> bool {
+        let privileges = &manifest.permissions.privileges;
+        self.lifted_by
+            .is_some_and(|by| privileges.iter().any(|privilege| privilege.value == by))
+    }
 }
 
 /// Reading and every change.
@@ -37,220 +56,8 @@ const CHANGES: Verbs = Verbs::of(Verb::Write)
     .and(Verb::Delete)
     .and(Verb::Attributes);
 
-/// Below a home directory: name, path, why.
-const IN_HOMES: [(&str, &str, &str); 48] = [
-    (
-        "ssh",
-        ".ssh",
-        "private keys, and authorized_keys, which is a way back in",
-    ),
-    ("gpg", ".gnupg", "signing and decryption keys"),
-    ("aws", ".aws", "long-lived cloud credentials"),
-    ("azure", ".azure", "cloud credentials"),
-    ("gcloud", ".config/gcloud", "cloud credentials"),
-    ("digitalocean", ".config/doctl", "cloud credentials"),
-    ("oci", ".oci", "cloud credentials"),
-    (
-        "terraform",
-        ".terraform.d/credentials.tfrc.json",
-        "tokens for infrastructure",
-    ),
-    (
-        "vault",
-        ".vault-token",
-        "opens the store of all other secrets",
-    ),
-    ("kube", ".kube", "cluster credentials"),
-    ("docker", ".docker/config.json", "registry credentials"),
-    (
-        "containers",
-        ".config/containers/auth.json",
-        "registry credentials",
-    ),
-    (
-        "helm",
-        ".config/helm/registry/config.json",
-        "registry credentials",
-    ),
-    (
-        "npm",
-        ".npmrc",
-        "publishing tokens: an agent that has one can ship code to others",
-    ),
-    ("yarn", ".yarnrc.yml", "publishing tokens"),
-    ("pypi", ".pypirc", "publishing tokens"),
-    ("pip", ".pip/pip.conf", "passwords of package indexes"),
-    (
-        "pip",
-        ".config/pip/pip.conf",
-        "passwords of package indexes",
-    ),
-    ("cargo", ".cargo/credentials.toml", "publishing tokens"),
-    (
-        "cargo",
-        ".cargo/credentials",
-        "publishing tokens, in the older place",
-    ),
-    ("gem", ".gem/credentials", "publishing tokens"),
-    (
-        "maven",
-        ".m2/settings.xml",
-        "passwords of package repositories",
-    ),
-    (
-        "gradle",
-        ".gradle/gradle.properties",
-        "passwords of package repositories, signing keys",
-    ),
-    ("composer", ".composer/auth.json", "tokens for code hosts"),
-    (
-        "composer",
-        ".config/composer/auth.json",
-        "tokens for code hosts",
-    ),
-    (
-        "nuget",
-        ".nuget/NuGet/NuGet.Config",
-        "passwords of package repositories",
-    ),
-    ("netrc", ".netrc", "passwords in clear text"),
-    ("git", ".git-credentials", "passwords in clear text"),
-    ("git", ".config/git/credentials", "passwords in clear text"),
-    ("github", ".config/gh", "tokens for code hosts"),
-    ("gitlab", ".config/glab-cli", "tokens for code hosts"),
-    ("postgres", ".pgpass", "database passwords"),
-    ("mysql", ".my.cnf", "database passwords"),
-    ("mysql", ".mylogin.cnf", "database passwords"),
-    ("pass", ".password-store", "a person's passwords"),
-    ("keyrings", ".local/share/keyrings", "a person's passwords"),
-    ("kwallet", ".local/share/kwalletd", "a person's passwords"),
-    ("firefox", ".mozilla", "session cookies and saved passwords"),
-    (
-        "firefox",
-        "snap/firefox/common/.mozilla",
-        "session cookies and saved passwords",
-    ),
-    (
-        "firefox",
-        ".var/app/org.mozilla.firefox",
-        "session cookies and saved passwords",
-    ),
-    ("thunderbird", ".thunderbird", "mail and its passwords"),
-    (
-        "chrome",
-        ".config/google-chrome",
-        "session cookies and saved passwords",
-    ),
-    (
-        "chromium",
-        ".config/chromium",
-        "session cookies and saved passwords",
-    ),
-    (
-        "chromium",
-        "snap/chromium/common/chromium",
-        "session cookies and saved passwords",
-    ),
-    (
-        "brave",
-        ".config/BraveSoftware",
-        "session cookies and saved passwords",
-    ),
-    (
-        "edge",
-        ".config/microsoft-edge",
-        "session cookies and saved passwords",
-    ),
-    (
-        "opera",
-        ".config/opera",
-        "session cookies and saved passwords",
-    ),
-    (
-        "xauthority",
-        ".Xauthority",
-        "lets its reader type and look into a person's screen",
-    ),
-];
-
-/// On the host: name, pattern, why.
-const ON_HOST: [(&str, &str, &str); 23] = [
-    (
-        "kernel-memory",
-        "/proc/kcore",
-        "the kernel's memory, and so everybody's",
-    ),
-    ("shadow", "/etc/shadow", "password hashes"),
-    ("shadow", "/etc/shadow-", "password hashes"),
-    ("gshadow", "/etc/gshadow", "password hashes"),
-    ("gshadow", "/etc/gshadow-", "password hashes"),
-    (
-        "opasswd",
-        "/etc/security/opasswd",
-        "hashes of former passwords",
-    ),
-    ("sudoers", "/etc/sudoers", "who may become root"),
-    ("sudoers", "/etc/sudoers.d/**", "who may become root"),
-    (
-        "ssh-host-keys",
-        "/etc/ssh/ssh_host_*_key",
-        "keys with which the host proves itself",
-    ),
-    (
-        "tls-keys",
-        "/etc/ssl/private/**",
-        "keys with which services prove themselves",
-    ),
-    (
-        "letsencrypt",
-        "/etc/letsencrypt/archive/**",
-        "keys with which services prove themselves",
-    ),
-    (
-        "letsencrypt",
-        "/etc/letsencrypt/accounts/**",
-        "keys that get certificates in the host's name",
-    ),
-    (
-        "kerberos",
-        "/etc/krb5.keytab",
-        "keys with which the host and its services prove themselves",
-    ),
-    ("wireguard", "/etc/wireguard/**", "private keys of tunnels"),
-    (
-        "networks",
-        "/etc/NetworkManager/system-connections/**",
-        "passwords of networks and tunnels",
-    ),
-    (
-        "disk-keys",
-        "/etc/cryptsetup-keys.d/**",
-        "keys of encrypted disks",
-    ),
-    (
-        "machine-credentials",
-        "/etc/credstore/**",
-        "credentials that systemd hands to services",
-    ),
-    (
-        "machine-credentials",
-        "/etc/credstore.encrypted/**",
-        "credentials that systemd hands to services",
-    ),
-    (
-        "machine-credentials",
-        "/run/credentials/**",
-        "credentials that systemd handed to services",
-    ),
-    ("kubernetes", "/etc/kubernetes/**", "cluster credentials"),
-    ("kubernetes", "/var/lib/kubelet/**", "secrets of all pods"),
-    ("rancher", "/etc/rancher/**", "cluster credentials"),
-    (
-        "rancher",
-        "/var/lib/rancher/k3s/server/**",
-        "cluster credentials",
-    ),
-];
+/// Reaching a service; what its socket's file is, other verbs say.
+const REACH: Verbs = Verbs::of(Verb::Connect);
 
 /// AgentGuard's own: name, pattern, verbs.
 const OWN: [(&str, &str, Verbs); 6] = [
@@ -266,21 +73,86 @@ const OWN: [(&str, &str, Verbs); 6] = [
     ),
 ];
 
+/// What all the entries of a table have in common.
+#[derive(Clone, Copy)]
+struct Kind {
+    verbs: Verbs,
+    /// Whether an allow rule that spells an entry out lifts it.
+    liftable: bool,
+    by: Option<Privilege>,
+}
+
+/// Credentials, keys and other secrets.
+const SECRETS: Kind = Kind {
+    verbs: ALL,
+    liftable: true,
+    by: None,
+};
+const PERSISTENCE: Kind = Kind {
+    verbs: CHANGES,
+    liftable: true,
+    by: Some(Privilege::Persistence),
+};
+const HANDOFF: Kind = Kind {
+    verbs: REACH,
+    liftable: true,
+    by: Some(Privilege::Handoff),
+};
+
+/// Ends an entry that stands for a directory and everything below it.
+const TREE: &str = "/**";
+
+impl Kind {
+    const fn own(verbs: Verbs) -> Self {
+        Self {
+            verbs,
+            liftable: false,
+            by: None,
+        }
+    }
+
+    /// Adds an entry. Every secret in a home may be a directory.
+    fn add(self, all: &mut Vec<Protection>, name: &'static str, place: &str) {
+        match place.strip_suffix(TREE) {
+            Some(directory) => add_tree(all, name, directory, self),
+            None if self.by.is_none() => add_tree(all, name, place, self),
+            None => add(all, name, place, self),
+        }
+    }
+}
+
+type Entry = (&'static str, &'static str, &'static str);
+
+/// The tables of what is below home directories.
+const HOME_TABLES: [(&[Entry], Kind); 3] = [
+    (&secrets::IN_HOMES, SECRETS),
+    (&persistence::IN_HOMES, PERSISTENCE),
+    (&handoff::IN_HOMES, HANDOFF),
+];
+
 /// The protections, in the order of their numbers.
 pub fn protections() -> &'static [Protection] {
     static PROTECTIONS: OnceLock<Vec<Protection>> = OnceLock::new();
     PROTECTIONS.get_or_init(|| {
         let mut all = Vec::new();
-        for (name, path, _) in IN_HOMES {
-            for home in USUAL_HOMES {
-                add_tree(&mut all, name, &format!("{home}/{path}"));
+        for (table, kind) in HOME_TABLES {
+            for (name, path, _) in table {
+                for home in USUAL_HOMES {
+                    kind.add(&mut all, name, &format!("{home}/{path}"));
+                }
             }
         }
-        for (name, pattern, _) in ON_HOST {
-            add(&mut all, name, pattern, ALL, true);
+        for (name, pattern, _) in secrets::ON_HOST {
+            add(&mut all, name, pattern, SECRETS);
+        }
+        for (name, place, _) in persistence::ON_HOST {
+            PERSISTENCE.add(&mut all, name, place);
+        }
+        for (name, place, _) in handoff::ON_HOST {
+            HANDOFF.add(&mut all, name, place);
         }
         for (name, pattern, verbs) in OWN {
-            add(&mut all, name, pattern, verbs, false);
+            add(&mut all, name, pattern, Kind::own(verbs));
         }
         all
     })
@@ -296,15 +168,21 @@ pub fn in_homes(homes: &[PathBuf]) -> Vec<Protection> {
     let mut all = Vec::new();
     for home in homes {
         let is_usual = home == Path::new("/root") || home.parent() == Some(Path::new("/home"));
-        for (name, path, _) in IN_HOMES {
-            let place = home.join(path);
-            if !is_usual {
-                add_tree(&mut all, name, &place.display().to_string());
-            }
-            if let Ok(real) = place.canonicalize()
-                && real != place
-            {
-                add_tree(&mut all, name, &real.display().to_string());
+        for (table, kind) in HOME_TABLES {
+            for (name, path, _) in table {
+                let (path, below) = match path.strip_suffix(TREE) {
+                    Some(path) => (path, TREE),
+                    None => (*path, ""),
+                };
+                let place = home.join(path);
+                if !is_usual {
+                    kind.add(&mut all, name, &format!("{}{below}", place.display()));
+                }
+                if let Ok(real) = place.canonicalize()
+                    && real != place
+                {
+                    kind.add(&mut all, name, &format!("{}{below}", real.display()));
+                }
             }
         }
     }
@@ -324,12 +202,17 @@ pub fn own_places(state: &Path, agents: &Path, runtime: &Path, pins: &Path) -> V
     ] {
         let text = format!("{}/**", place.display());
         if OWN.iter().all(|(_, usual, _)| *usual != text) {
-            add(&mut all, name, &text, verbs, false);
+            add(&mut all, name, &text, Kind::own(verbs));
             if verbs == ALL {
-                add(&mut all, name, &place.display().to_string(), verbs, false);
+                let place = place.display().to_string();
+                add(&mut all, name, &place, Kind::own(verbs));
             }
         }
     }
+    // What the kernel lets root change of a process, such as whether it is the first to be
+    // killed when memory runs out.
+    let process = format!("/proc/{}/**", std::process::id());
+    add(&mut all, "agentguard-process", &process, Kind::own(CHANGES));
     all
 }
 
@@ -347,12 +230,12 @@ pub fn api_of(protection: &Protection) -> Option<(String, Vec<Component>)> {
 }
 
 /// A file, or a directory with everything below it.
-fn add_tree(all: &mut Vec<Protection>, name: &'static str, place: &str) {
-    add(all, name, place, ALL, true);
-    add(all, name, &format!("{place}/**"), ALL, true);
+fn add_tree(all: &mut Vec<Protection>, name: &'static str, place: &str, kind: Kind) {
+    add(all, name, place, kind);
+    add(all, name, &format!("{place}/**"), kind);
 }
 
-fn add(all: &mut Vec<Protection>, name: &'static str, text: &str, verbs: Verbs, liftable: bool) {
+fn add(all: &mut Vec<Protection>, name: &'static str, text: &str, kind: Kind) {
     // A test holds that every constant one parses; a home whose name is no pattern (it has
     // a `*`) is left to the rules.
     let Ok(pattern) = PathPattern::parse(text) else {
@@ -367,66 +250,8 @@ fn add(all: &mut Vec<Protection>, name: &'static str, text: &str, verbs: Verbs, 
         name,
         text: text.to_owned(),
         pattern,
-        verbs,
-        lifted_at: liftable.then_some(literal),
+        verbs: kind.verbs,
+        lifted_at: kind.liftable.then_some(literal),
+        lifted_by: kind.by,
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_protection_parses() {
-        let expected = IN_HOMES.len() * 2 * USUAL_HOMES.len() + ON_HOST.len() + OWN.len();
-        assert_eq!(protections().len(), expected);
-    }
-
-    /// The list that people read has the same entries, each with why.
-    #[test]
-    fn the_document_lists_every_entry() {
-        let document = include_str!("../../../../docs/protected-set.md");
-        let rows: Vec<&str> = document
-            .lines()
-            .filter(|line| line.starts_with("| `built-in:"))
-            .collect();
-        let mut expected = Vec::new();
-        for (name, path, why) in IN_HOMES {
-            expected.push(format!("| `built-in:{name}` | `~/{path}` | {why} |"));
-        }
-        for (name, pattern, why) in ON_HOST {
-            expected.push(format!("| `built-in:{name}` | `{pattern}` | {why} |"));
-        }
-        let missing: Vec<&String> = expected
-            .iter()
-            .filter(|row| !rows.contains(&row.as_str()))
-            .collect();
-        assert!(
-            missing.is_empty(),
-            "docs/protected-set.md lacks:\n{missing:#?}"
-        );
-        assert_eq!(rows.len(), expected.len(), "docs/protected-set.md has more");
-    }
-
-    #[test]
-    fn homes_elsewhere_and_links_in_homes_are_protected() {
-        let place = tempfile::tempdir().unwrap();
-        let place = place.path().canonicalize().unwrap();
-        let (home, other) = (place.join("u"), place.join("dotfiles"));
-        std::fs::create_dir_all(home.join(".config")).unwrap();
-        std::fs::create_dir_all(other.join("ssh")).unwrap();
-        std::os::unix::fs::symlink(other.join("ssh"), home.join(".ssh")).unwrap();
-        let texts: Vec<String> = in_homes(std::slice::from_ref(&home))
-            .into_iter()
-            .map(|protection| protection.text)
-            .collect();
-        for wanted in [
-            home.join(".ssh"),
-            home.join(".aws/**"),
-            other.join("ssh/**"),
-        ] {
-            assert!(texts.contains(&wanted.display().to_string()), "{wanted:?}");
-        }
-        assert!(in_homes(&[PathBuf::from("/root")]).len() < IN_HOMES.len());
-    }
 }

@@ -150,8 +150,8 @@ impl RuleList {
         warnings: &mut Vec<Diagnostic>,
     ) -> Result<Self, TooManyPairs> {
         let mut list = Self::empty();
-        for layer in 0..layers.len() {
-            list.add_protections(layer, own, links);
+        for (layer, manifest) in layers.iter().enumerate() {
+            list.add_protections((layer, manifest), own, links);
         }
         list.protected = u32::try_from(list.names.len()).unwrap_or(u32::MAX);
         let mut nets = Vec::new();
@@ -186,8 +186,16 @@ impl RuleList {
         Ok(list)
     }
 
-    fn add_protections(&mut self, layer: usize, own: &[protected::Protection], links: &mut Links) {
+    fn add_protections(
+        &mut self,
+        (layer, manifest): (usize, &Manifest),
+        own: &[protected::Protection],
+        links: &mut Links,
+    ) {
         for protection in protected::protections().iter().chain(own) {
+            if protection.is_lifted_for(manifest) {
+                continue;
+            }
             let index = self.number(RuleRef {
                 text: protection.text.clone(),
                 at: format!("built-in:{}", protection.name),

@@ -6,7 +6,7 @@ use agentguard_common::verb::Verb;
 
 use super::super::diagnostic::{Diagnostic, Severity};
 use super::super::manifest::{
-    Approvals, Limits, Location, Manifest, NetRule, NetTarget, Privilege, Rule, Verdict,
+    Approvals, Limits, Location, Manifest, NetRule, NetTarget, Rule, Verdict,
 };
 use super::super::net::address_bits;
 use super::{NameRules, manifest_verb};
@@ -55,26 +55,6 @@ pub fn findings(manifest: &Manifest) -> Vec<Diagnostic> {
             rule.0
         );
         tell(rule.1, message, "allow what the agent cannot do without");
-    }
-    for privilege in &manifest.permissions.privileges {
-        if matches!(
-            privilege.value,
-            Privilege::PtraceOutside
-                | Privilege::Mount
-                | Privilege::Devices
-                | Privilege::RawSockets
-        ) {
-            continue;
-        }
-        let message = format!(
-            "agent {agent}: privilege {} is neither denied nor granted by this version",
-            privilege.value.as_str()
-        );
-        tell(
-            &privilege.location,
-            message,
-            "run the agent as an unprivileged user",
-        );
     }
     found.extend(chooses_server(manifest));
     found
