@@ -6,6 +6,7 @@
 //! either: what the pipeline cannot take yet stays in the outbox, and while that
 //! is not empty the records stay in the rings, where the kernel counts losses.
 
+mod agents;
 pub mod launch;
 mod names;
 mod policy;
@@ -22,14 +23,19 @@ use agentguard_common::counter::Counter as KernelCounter;
 use agentguard_common::event::Kind as RecordKind;
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::agents::{AgentReport, AgentState};
 pub use self::launch::{Launch, LaunchError, Started};
 use self::names::Names;
 pub(crate) use self::names::address_of;
 pub use self::names::{Listening, View, ip_of};
-pub use self::policy::{InForce, LoadError, Loaded, Loader, Refusal, Sources, Trigger, load_names};
-pub use self::report::{AgentReport, StatusReport};
+pub use self::policy::{
+    Asked, Decided, InForce, LifeError, LoadError, Loaded, Loader, Named, Refusal, Sources,
+    Trigger, load_names,
+};
+pub use self::report::StatusReport;
 use self::rings::Rings;
 use crate::agents::Registry;
+use crate::agents::seen::LastRuns;
 use crate::correlate::PolicyNames;
 use crate::event::{Detail, Event, Kind};
 use crate::kernel::{KernelError, LinkRow, Look, Port, RawRecord};
@@ -57,6 +63,7 @@ pub struct Engine {
     port: Box<dyn Port>,
     registry: Registry,
     runs: Runs,
+    last_runs: LastRuns,
     policy: InForce,
     context: Context,
     outbox: VecDeque<Message>,
@@ -81,6 +88,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// User names.
     pub accounts: Accounts,
+    /// Time without a run after which an agent is dormant.
+    pub dormant_after: Duration,
 }
 
 /// Runs that ended, by serial number. A run's last records can lie in one ring
@@ -171,7 +180,7 @@ impl Engine {
     pub fn prepare(
         port: Box<dyn Port>,
         registry: Registry,
-        runs: Runs,
+        (runs, last_runs): (Runs, LastRuns),
         context: Context,
         names: Vec<PolicyNames>,
     ) -> (Handle, Prepared) {
@@ -180,6 +189,7 @@ impl Engine {
             port,
             registry,
             runs,
+            last_runs,
             policy: InForce::default(),
             context,
             outbox: VecDeque::new(),

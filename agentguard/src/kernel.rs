@@ -121,6 +121,8 @@ pub struct KernelRun {
     pub last_lost: u64,
     /// One of [`run_state`](agentguard_common::identity::run_state).
     pub state: u32,
+    /// Boot-clock nanoseconds at which its rights end; zero: never.
+    pub lease_until: u64,
 }
 
 /// A count of decisions, from the kernel.

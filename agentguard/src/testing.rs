@@ -360,6 +360,7 @@ impl Port for FakePort {
             first_lost: 0,
             last_lost: 0,
             state: run_state::ACTIVE,
+            lease_until: run.lease_until,
         };
         let tag = tag_of(&run);
         state.runs.push(run);

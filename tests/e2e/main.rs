@@ -1,6 +1,7 @@
 //! The end-to-end suite: one daemon, real programs, in a fixed order. The tests that
 //! stop the daemon come late, and unloading is last.
 
+mod agents;
 mod aliases;
 mod bad_input;
 mod files;
@@ -63,6 +64,7 @@ fn tests() -> Vec<Test> {
         launch::TESTS,
         bad_input::TESTS,
         policy_reload::TESTS,
+        agents::TESTS,
         rules::TESTS,
         race::TESTS,
         metrics::TESTS,

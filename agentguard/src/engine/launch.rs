@@ -116,6 +116,7 @@ impl Engine {
     /// # Errors
     /// See [`LaunchError`]. Then no run exists and the process is as before.
     pub fn start_run(&mut self, launch: Launch) -> Result<Started, LaunchError> {
+        self.in_service(&launch.agent, launch.environment.as_deref())?;
         let (index, manifest) = self.choose(&launch)?;
         self.authorise(&manifest, &launch)?;
         let lease = lease(&manifest, launch.lease)?;

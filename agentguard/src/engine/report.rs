@@ -10,7 +10,6 @@ use uuid::Uuid;
 use super::{Engine, InForce};
 use crate::api;
 use crate::kernel::{KernelRun, Protection};
-use crate::policy::manifest::Manifest;
 use crate::runs::{Run, Store};
 use crate::sinks::ledger::HealthReport;
 use crate::sinks::metrics::{AgentDecisions, Snapshot};
@@ -27,16 +26,6 @@ pub struct StatusReport {
     pub tagged_tasks: u64,
     /// The resolver of names.
     pub resolver: api::Resolver,
-}
-
-/// An agent in force.
-pub struct AgentReport {
-    /// Kernel index.
-    pub index: u32,
-    /// Its manifest.
-    pub manifest: Arc<Manifest>,
-    /// Its live runs.
-    pub runs: usize,
 }
 
 impl Engine {
@@ -67,21 +56,6 @@ impl Engine {
             links: self.links.report(),
             resolver: Some(self.resolver()),
         }
-    }
-
-    /// The agents in force.
-    #[must_use]
-    pub fn agents(&self) -> Vec<AgentReport> {
-        let mut live: BTreeMap<u32, usize> = BTreeMap::new();
-        for run in self.runs.live() {
-            *live.entry(run.agent_index).or_default() += 1;
-        }
-        let report = |(index, manifest): &(u32, Arc<Manifest>)| AgentReport {
-            index: *index,
-            manifest: Arc::clone(manifest),
-            runs: live.get(index).copied().unwrap_or(0),
-        };
-        self.policy.agents.iter().map(report).collect()
     }
 
     /// The live runs, each with the kernel's counts.
@@ -141,6 +115,7 @@ impl Engine {
             fills: self.port.fills(),
             tagged_tasks: self.port.tagged_tasks(),
             active_runs,
+            agents: self.agents_by_state(),
             name_grants: self.grant_count(),
             generation: self.policy.generation,
             loaded: self.policy.loaded,

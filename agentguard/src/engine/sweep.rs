@@ -4,10 +4,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use agentguard_common::identity::Tag;
+use agentguard_common::identity::{Tag, run_state};
 
 use super::Engine;
-use crate::clock::Timestamp;
+use crate::clock::{self, Timestamp};
 use crate::correlate::KnownRun;
 use crate::event::Identity;
 use crate::kernel::KernelRun;
@@ -26,6 +26,7 @@ impl Engine {
 
     /// Compares both sides once.
     pub(super) fn sweep(&mut self) {
+        self.revoke_retired();
         let kernel = self.port.runs();
         let known: HashSet<u64> = kernel.iter().map(|run| run.serial).collect();
         for run in &kernel {
@@ -50,6 +51,7 @@ impl Engine {
             };
             self.close(run, None, ended_by);
         }
+        self.note_last_runs();
     }
 
     /// Closes those of these runs that have no task left.
@@ -78,7 +80,8 @@ impl Engine {
                 tracing::error!("the slot of run {} was not freed: {error}", kernel.id);
             }
             if let Some(run) = run {
-                self.close(run, Some(kernel), "exited");
+                let ended_by = ended_by(&kernel, clock::boot_ns());
+                self.close(run, Some(kernel), ended_by);
             }
         }
     }
@@ -98,6 +101,10 @@ impl Engine {
     pub(super) fn run_settled(&mut self, settled: RunSettled) {
         if let Some(run) = self.runs.get(settled.run) {
             self.ending.closing.remove(&run.serial);
+            // One that was too short for a sweep to see it.
+            let identity = &run.identity;
+            self.last_runs
+                .note(&identity.agent, &identity.environment, run.started);
         }
         if let Err(error) = self.runs.end(settled.run, settled.ended) {
             tracing::error!("the record of a run that ended was not kept: {error}");
@@ -160,6 +167,18 @@ impl Engine {
             }
             Err(error) => tracing::error!("{error}"),
         }
+    }
+}
+
+/// Why a run whose last task is gone has ended. Who was revoked or whose lease was over
+/// could do nothing any more but end.
+fn ended_by(kernel: &KernelRun, now: u64) -> &'static str {
+    if kernel.state == run_state::REVOKED {
+        "revoked"
+    } else if kernel.lease_until != 0 && now >= kernel.lease_until {
+        "lease-expired"
+    } else {
+        "exited"
     }
 }
 

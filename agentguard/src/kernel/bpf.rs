@@ -314,6 +314,7 @@ impl Port for Bpf {
                 first_lost: run.first_lost,
                 last_lost: run.last_lost,
                 state: run.state,
+                lease_until: run.lease_until,
             })
             .collect()
     }

@@ -1,0 +1,478 @@
+//! Agents that come, change, go, and are retired: what a load has to know of them, and
+//! the decisions of operators about them.
+
+use std::collections::{HashMap, HashSet};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Asked, LoadError, Loader, Trigger};
+use crate::agents::kept::Kept;
+use crate::agents::life::Occasion;
+use crate::agents::{Registry, RegistryError};
+use crate::engine::{Engine, Stopped};
+use crate::event::Kind;
+use crate::policy::manifest::Manifest;
+use crate::policy::{Diagnostic, PolicySet};
+use crate::users::Accounts;
+
+/// What is to be in force.
+pub(super) struct Wanted {
+    /// Manifests that are there, each with its text where it was just read.
+    pub present: Vec<(Arc<Manifest>, Option<Box<str>>)>,
+    /// The last manifests of agents whose files are gone: they stay in force.
+    pub absent: Vec<Arc<Manifest>>,
+    /// Manifests that were in force before, for comparison.
+    pub before: Vec<Arc<Manifest>>,
+    /// What is probably not meant.
+    pub warnings: Vec<Diagnostic>,
+}
+
+impl Wanted {
+    /// Without those that are retired.
+    pub fn leave_out(&mut self, registry: &Registry) {
+        let in_service = |manifest: &Manifest| {
+            let known = registry.find(&manifest.name, manifest.environment.as_str());
+            known.is_none_or(|agent| agent.retired.is_none())
+        };
+        self.present.retain(|(manifest, _)| in_service(manifest));
+        self.absent.retain(|manifest| in_service(manifest));
+    }
+
+    /// All manifests.
+    pub fn all(&self) -> Vec<Arc<Manifest>> {
+        let present = self.present.iter().map(|(manifest, _)| manifest);
+        present.chain(&self.absent).cloned().collect()
+    }
+}
+
+/// Notes in the registry what is new about the agents, and keeps their texts.
+pub(super) fn note(
+    mut registry: Registry,
+    wanted: &Wanted,
+    kept: &Kept,
+    occasion: &Occasion,
+) -> Result<Registry, LoadError> {
+    let mut untold = std::mem::take(&mut registry.untold);
+    let mut owners = HashMap::new();
+    for (manifest, text) in &wanted.present {
+        let environment = manifest.environment.as_str();
+        let Some(agent) = registry.find_mut(&manifest.name, environment) else {
+            continue;
+        };
+        let known = agent.latest().map(|latest| latest.version.clone());
+        let before = known
+            .filter(|version| *version != manifest.version)
+            .and_then(|version| before(wanted, kept, manifest, &version));
+        let file = &manifest.source.file;
+        let owner = owners
+            .entry(Arc::clone(file))
+            .or_insert_with(|| file_owner(file));
+        untold.extend(agent.seen(manifest, owner.clone(), before.as_deref(), occasion));
+        if let Some(text) = text {
+            kept.keep(manifest, text)?;
+        }
+    }
+    let present: HashSet<(&str, &str)> = wanted
+        .present
+        .iter()
+        .map(|(manifest, _)| (manifest.name.as_str(), manifest.environment.as_str()))
+        .collect();
+    for agent in registry.iter_mut() {
+        let is_there = present.contains(&(agent.name.as_str(), agent.environment.as_str()));
+        if is_there || agent.latest().is_none() {
+            continue;
+        }
+        if let Some(happened) = agent.missed(occasion) {
+            tracing::warn!(
+                "the manifest of agent `{}` ({}) is gone (it was {}): its policy stays in force for the runs that are alive, and new ones are refused; put the file back, or confirm with `agentguard agents retire {} --environment {} --reason TEXT`",
+                agent.name,
+                agent.environment,
+                happened.detail.manifest.as_deref().unwrap_or("unknown"),
+                agent.name,
+                agent.environment,
+            );
+            untold.push(happened);
+        }
+    }
+    registry.untold = untold;
+    Ok(registry)
+}
+
+/// The manifest of an earlier version: in force until now, or kept.
+fn before(
+    wanted: &Wanted,
+    kept: &Kept,
+    manifest: &Manifest,
+    version: &str,
+) -> Option<Arc<Manifest>> {
+    let in_force = wanted.before.iter().find(|before| {
+        before.name == manifest.name
+            && before.environment == manifest.environment
+            && before.version == version
+    });
+    if let Some(before) = in_force {
+        return Some(Arc::clone(before));
+    }
+    match kept.read(&manifest.name, manifest.environment.as_str(), version) {
+        Ok(before) => Some(Arc::new(before)),
+        Err(error) => {
+            tracing::warn!("what its new version changes cannot be told: {error}");
+            None
+        }
+    }
+}
+
+/// To whom a file belongs: whoever can change it is who registers the agent.
+fn file_owner(file: &Path) -> Option<String> {
+    let uid = std::fs::metadata(file).ok()?.uid();
+    Some(Accounts::default().user_label(uid))
+}
+
+/// Which agent an operator means, and why.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// Its name.
+    pub agent: String,
+    /// Its environment; needed where the name exists in several.
+    pub environment: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// Who decides.
+    pub by: String,
+}
+
+/// What came of an operator's decision.
+#[derive(Clone, Debug)]
+pub struct Decided {
+    /// The agent.
+    pub agent: String,
+    /// Its environment.
+    pub environment: String,
+    /// Serial numbers of the runs that were revoked.
+    pub revoked: Vec<u64>,
+}
+
+/// Why an operator's decision about an agent was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum LifeError {
+    /// There is no such agent.
+    #[error("no agent `{0}` was ever registered here; `agentguard agents list` shows all")]
+    NoAgent(String),
+    /// The name exists in several environments.
+    #[error("agent `{agent}` exists in {}; say which with --environment", environments.join(" and "))]
+    Ambiguous {
+        /// Its name.
+        agent: String,
+        /// They.
+        environments: Vec<String>,
+    },
+    /// It is so already.
+    #[error("{0}")]
+    Already(String),
+    /// The registry cannot be written: nothing is changed.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// It is decided, but the policy could not be loaded.
+    #[error(
+        "agent `{agent}` is reinstated, but its manifest is not in force: {}; correct it, then `agentguard policy reload`",
+        source.problems().join("; ")
+    )]
+    Load {
+        /// Its name.
+        agent: String,
+        /// Why.
+        source: LoadError,
+    },
+    /// The daemon is stopping.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// A worker thread was lost.
+    #[error("the registry's writer ended early: {0}")]
+    Worker(#[from] tokio::task::JoinError),
+}
+
+impl Loader {
+    /// Adds to what was read the manifests of agents whose files are gone.
+    pub(super) async fn with_absent(&self, set: PolicySet) -> Result<Wanted, LoadError> {
+        let present: Vec<Arc<Manifest>> = set.manifests.into_iter().map(Arc::new).collect();
+        let texts = set.texts.into_iter().map(Some);
+        let there: HashSet<(String, String)> = present
+            .iter()
+            .map(|manifest| (manifest.name.clone(), manifest.environment.to_string()))
+            .collect();
+        let (before, missing) = self
+            .engine
+            .call(move |engine| (engine.manifests(), engine.missing(&there)))
+            .await?;
+        let kept = self.sources.kept.clone();
+        let in_force = before.clone();
+        let read = move || {
+            let last = |(name, environment, version): &(String, String, String)| {
+                last_manifest(&in_force, &kept, name, environment, version)
+            };
+            missing.iter().filter_map(last).collect()
+        };
+        Ok(Wanted {
+            present: present.into_iter().zip(texts).collect(),
+            absent: tokio::task::spawn_blocking(read).await?,
+            before,
+            warnings: set.warnings,
+        })
+    }
+
+    /// What was to be told of agents is with the pipeline: that is noted, and what is not
+    /// needed any more removed.
+    pub(super) async fn told(&self) -> Result<(), LoadError> {
+        self.engine.ping().await?;
+        let registry = self.engine.call(|engine| engine.registry.clone()).await?;
+        let sources = self.sources.clone();
+        let saved = tokio::task::spawn_blocking(move || {
+            sources.kept.prune(&registry);
+            registry.save(&sources.registry)
+        });
+        Ok(saved.await??)
+    }
+
+    /// Retires an agent: no new runs, and the live ones are revoked before this returns.
+    ///
+    /// # Errors
+    /// See [`LifeError`]; then nothing is changed.
+    pub async fn retire(&self, named: Named) -> Result<Decided, LifeError> {
+        let mut known = self.known.lock().await;
+        let reason = named.reason.clone();
+        let asked = asked(Trigger::Retire, &named);
+        let occasion = asked.occasion();
+        let at = occasion.clone();
+        let (registry, at_agent) = self
+            .engine
+            .call(move |engine| engine.plan_retirement(&named, &reason, &at))
+            .await??;
+        self.save(&registry).await?;
+        let decided = self
+            .engine
+            .call(move |engine| engine.put_retirement(registry, at_agent))
+            .await?;
+        // Its rights are gone already; this takes its rules out of the tables.
+        let cleared = match self.install_again(asked, &mut known).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                tracing::error!(
+                    "agent `{}` is retired, but its rules are still in the kernel's tables, where nobody is judged by them: {error}",
+                    decided.agent
+                );
+                self.told().await
+            }
+        };
+        if let Err(error) = cleared {
+            tracing::error!("{error}");
+        }
+        Ok(decided)
+    }
+
+    /// Takes a retirement back, and puts the agent's manifest in force again.
+    ///
+    /// # Errors
+    /// See [`LifeError`].
+    pub async fn reinstate(&self, named: Named) -> Result<Decided, LifeError> {
+        let mut known = self.known.lock().await;
+        let asked = asked(Trigger::Reinstate, &named);
+        let occasion = asked.occasion();
+        let (registry, decided) = self
+            .engine
+            .call(move |engine| engine.plan_reinstatement(&named, &occasion))
+            .await??;
+        self.save(&registry).await?;
+        self.engine
+            .call(move |engine| engine.put_registry(registry))
+            .await?;
+        let result = self.load_locked(&asked, &mut known).await;
+        self.tell_refusal(asked.trigger, &result).await;
+        match result {
+            Ok(_) => Ok(decided),
+            Err(source) => Err(LifeError::Load {
+                agent: decided.agent,
+                source,
+            }),
+        }
+    }
+
+    async fn save(&self, registry: &Registry) -> Result<(), LifeError> {
+        let (registry, path) = (registry.clone(), self.sources.registry.clone());
+        Ok(tokio::task::spawn_blocking(move || registry.save(&path)).await??)
+    }
+}
+
+fn asked(trigger: Trigger, named: &Named) -> Asked {
+    Asked {
+        trigger,
+        by: named.by.clone(),
+    }
+}
+
+/// The last manifest of an agent whose file is gone. Processes do not become this agent
+/// any more: that would be new runs.
+fn last_manifest(
+    in_force: &[Arc<Manifest>],
+    kept: &Kept,
+    name: &str,
+    environment: &str,
+    version: &str,
+) -> Option<Arc<Manifest>> {
+    let found = in_force.iter().find(|manifest| {
+        manifest.name == name
+            && manifest.environment.as_str() == environment
+            && manifest.version == version
+    });
+    let mut manifest = match found {
+        Some(manifest) => Manifest::clone(manifest),
+        None => match kept.read(name, environment, version) {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                tracing::error!("{error}; its live runs are denied everything");
+                return None;
+            }
+        },
+    };
+    manifest.matches.clear();
+    Some(Arc::new(manifest))
+}
+
+impl Engine {
+    /// The manifests in force.
+    fn manifests(&self) -> Vec<Arc<Manifest>> {
+        let agents = self.policy.agents.iter();
+        agents.map(|(_, manifest)| Arc::clone(manifest)).collect()
+    }
+
+    /// Agents in service whose manifests are not among these: name, environment, version.
+    fn missing(&self, there: &HashSet<(String, String)>) -> Vec<(String, String, String)> {
+        let agents = self.registry.iter();
+        agents
+            .filter(|agent| agent.retired.is_none())
+            .filter_map(|agent| {
+                let key = (agent.name.clone(), agent.environment.clone());
+                let version = agent.latest()?.version.clone();
+                (!there.contains(&key)).then_some((key.0, key.1, version))
+            })
+            .collect()
+    }
+
+    /// What is in force, to be compiled anew.
+    pub(super) fn in_force_again(&self) -> Wanted {
+        let is_absent = |manifest: &Manifest| {
+            let known = self
+                .registry
+                .find(&manifest.name, manifest.environment.as_str());
+            known.is_some_and(|agent| agent.absent_since.is_some())
+        };
+        let (absent, present) = self
+            .manifests()
+            .into_iter()
+            .partition(|manifest| is_absent(manifest));
+        let present: Vec<Arc<Manifest>> = present;
+        Wanted {
+            present: present.into_iter().map(|it| (it, None)).collect(),
+            absent,
+            before: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The registered agent that an operator means, by its place in the registry.
+    fn meant(&self, name: &str, environment: Option<&str>) -> Result<(String, String), LifeError> {
+        let found: Vec<&str> = self
+            .registry
+            .iter()
+            .filter(|agent| agent.name == name && agent.latest().is_some())
+            .map(|agent| agent.environment.as_str())
+            .filter(|it| environment.is_none_or(|wanted| wanted == *it))
+            .collect();
+        match found.as_slice() {
+            [one] => Ok((name.to_owned(), (*one).to_owned())),
+            [] => Err(LifeError::NoAgent(name.to_owned())),
+            several => Err(LifeError::Ambiguous {
+                agent: name.to_owned(),
+                environments: several.iter().map(|it| (*it).to_owned()).collect(),
+            }),
+        }
+    }
+
+    fn plan_retirement(
+        &self,
+        named: &Named,
+        reason: &str,
+        occasion: &Occasion,
+    ) -> Result<(Registry, (String, String)), LifeError> {
+        let at = self.meant(&named.agent, named.environment.as_deref())?;
+        let mut registry = self.registry.clone();
+        let Some(agent) = registry.find_mut(&at.0, &at.1) else {
+            return Err(LifeError::NoAgent(at.0));
+        };
+        if let Some(retired) = &agent.retired {
+            return Err(LifeError::Already(format!(
+                "agent `{}` ({}) is retired already, since {}, by {}: {}",
+                at.0, at.1, retired.time, retired.by, retired.reason
+            )));
+        }
+        agent.retire(occasion, reason);
+        let told = agent.happening(Kind::AgentRetired, occasion, |detail| {
+            detail.reason = Some(reason.to_owned());
+        });
+        // What it is after that, the retirement says.
+        agent.absent_since = None;
+        registry.untold.push(told);
+        Ok((registry, at))
+    }
+
+    fn put_retirement(&mut self, registry: Registry, at: (String, String)) -> Decided {
+        self.registry = registry;
+        let revoked = self.revoke_retired();
+        if let Some(told) = self.registry.untold.last_mut() {
+            told.detail.runs_revoked = Some(revoked.len());
+        }
+        self.tell_untold();
+        tracing::info!(
+            "agent `{}` ({}) is retired; runs revoked: {}",
+            at.0,
+            at.1,
+            revoked.len()
+        );
+        Decided {
+            agent: at.0,
+            environment: at.1,
+            revoked,
+        }
+    }
+
+    fn plan_reinstatement(
+        &self,
+        named: &Named,
+        occasion: &Occasion,
+    ) -> Result<(Registry, Decided), LifeError> {
+        let at = self.meant(&named.agent, named.environment.as_deref())?;
+        let mut registry = self.registry.clone();
+        let Some(agent) = registry.find_mut(&at.0, &at.1) else {
+            return Err(LifeError::NoAgent(at.0));
+        };
+        if agent.retired.is_none() {
+            return Err(LifeError::Already(format!(
+                "agent `{}` ({}) is not retired",
+                at.0, at.1
+            )));
+        }
+        let told = agent.reinstate(occasion, &named.reason);
+        registry.untold.push(told);
+        let decided = Decided {
+            agent: at.0,
+            environment: at.1,
+            revoked: Vec::new(),
+        };
+        Ok((registry, decided))
+    }
+
+    fn put_registry(&mut self, registry: Registry) {
+        self.registry = registry;
+        self.tell_untold();
+    }
+}
