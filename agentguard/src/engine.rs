@@ -14,14 +14,16 @@ mod report;
 mod rings;
 mod sweep;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
 use agentguard_common::counter::Counter as KernelCounter;
 use agentguard_common::event::Kind as RecordKind;
+use agentguard_common::identity::Tag;
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
 pub use self::agents::{AgentReport, AgentState};
 pub use self::launch::{Launch, LaunchError, Started};
@@ -99,8 +101,9 @@ pub struct Context {
 struct Ending {
     fresh: HashSet<u64>,
     ripe: HashSet<u64>,
-    /// The pipeline has been told and has not answered yet.
-    closing: HashSet<u64>,
+    /// The pipeline has been told and has not answered yet; the slots to be freed then. Until
+    /// its end is in the ledger, a run's counts stay in the kernel, for the next daemon.
+    closing: HashMap<u64, Option<Tag>>,
 }
 
 type Job = Box<dyn FnOnce(&mut Engine) + Send>;
@@ -175,7 +178,8 @@ pub struct PipelineEnds {
 
 impl Engine {
     /// Puts the parts together. The runs are compared with the kernel's table
-    /// before anything else happens. `names` are those that the last daemon left.
+    /// before anything else happens. `names` are those that the last daemon left, and `told`
+    /// the runs whose beginnings are in the ledger.
     #[must_use]
     pub fn prepare(
         port: Box<dyn Port>,
@@ -183,6 +187,7 @@ impl Engine {
         (runs, last_runs): (Runs, LastRuns),
         context: Context,
         names: Vec<PolicyNames>,
+        told: &HashSet<Uuid>,
     ) -> (Handle, Prepared) {
         let (sender, requests) = mpsc::channel(REQUESTS);
         let mut engine = Self {
@@ -208,6 +213,7 @@ impl Engine {
         }
         engine.inherit_grants(names);
         engine.announce_live_runs();
+        engine.tell_missing_starts(told);
         engine.sweep();
         let handle = Handle { requests: sender };
         (handle, Prepared { engine, requests })

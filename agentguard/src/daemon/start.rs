@@ -230,12 +230,15 @@ fn open_base(
         tracing::error!("{problem}; that run is known by the kernel's record alone");
     }
     let known: HashSet<Uuid> = live.iter().map(|run| run.id).collect();
+    let state = store.clone();
     let options = ledger::Options {
         directory: config.ledger_dir(),
         fsync: config.fsync,
         file_bytes: ledger::FILE_BYTES,
     };
     let (ledger, recovered) = Ledger::open(options, &known)?;
+    let live = state.resume(live, recovered.next_seq)?;
+    let told: HashSet<Uuid> = recovered.recorded.keys().copied().collect();
     let health = ledger.health();
     let subscribers = Arc::new(Subscribers::default());
     let sinks = Sinks::new(
@@ -252,6 +255,7 @@ fn open_base(
         correlator: Correlator::default(),
         repeats: Repeats::default(),
         sinks,
+        runs: state,
         settled: settled_sender,
         metrics: Arc::clone(metrics),
     };
@@ -270,7 +274,7 @@ fn open_base(
         last_runs.note(&identity.agent, &identity.environment, run.started);
     }
     let runs = (Runs::new(store, live), last_runs);
-    let (handle, mut prepared) = Engine::prepare(port, registry, runs, context, names);
+    let (handle, mut prepared) = Engine::prepare(port, registry, runs, context, names, &told);
     tell_torn(&mut prepared, recovered);
     let pipeline = pipeline.start(queue)?;
     let base = Base {

@@ -224,7 +224,7 @@ impl Engine {
         }
     }
 
-    fn tell_start(&mut self, run: &Run, error: Option<String>) {
+    pub(super) fn tell_start(&mut self, run: &Run, error: Option<String>) {
         let kind = match error {
             None => Kind::RunStarted,
             Some(_) => Kind::RunFailed,

@@ -79,6 +79,30 @@ fn shift_entry(entry: u32, bank: u32) -> u32 {
     }
 }
 
+/// The half in force. A daemon that was killed while it switched the heads left some agents
+/// in either half, and the next policy would be written over what the others are judged by:
+/// all go to the newer generation, which was complete before the first of them was switched.
+fn finish_switch(heads: &Table<u32>, policies: &Table<PolicyRecord>) -> u32 {
+    let generation = |slot: u32| policies.get(slot).map_or(0, |record| record.generation);
+    let newest = (1..limits::AGENTS)
+        .filter_map(|agent| heads.get(agent))
+        .filter(|slot| *slot != 0)
+        .max_by_key(|slot| generation(*slot));
+    let Some(newest) = newest else {
+        return 0;
+    };
+    let bank = newest / limits::AGENTS;
+    for agent in 1..limits::AGENTS {
+        let slot = bank * limits::AGENTS + agent;
+        let present = generation(slot) == generation(newest);
+        let wanted = if present { slot } else { 0 };
+        if heads.get(agent) != Some(wanted) {
+            heads.publish(agent, wanted);
+        }
+    }
+    bank
+}
+
 /// The record of slot 0. Generation 0 denies everything; that is enforced, and has
 /// to be counted and recorded as such.
 const NO_POLICY: PolicyRecord = PolicyRecord {
@@ -109,10 +133,10 @@ impl Banks {
             Table::map(fd(name)?, len).map_err(|error| failed(&format!("mapping {name}"), &error))
         }
         let heads: Table<u32> = table(fd, map::HEADS, limits::AGENTS)?;
-        let in_second = (0..limits::AGENTS)
-            .any(|agent| heads.get(agent).is_some_and(|slot| slot >= limits::AGENTS));
+        let policies: Table<PolicyRecord> = table(fd, map::POLICIES, limits::POLICIES)?;
+        let current = finish_switch(&heads, &policies);
         Ok(Self {
-            policies: table(fd, map::POLICIES, limits::POLICIES)?,
+            policies,
             states: table(fd, map::PATH_STATES, limits::PATH_STATES)?,
             rows: table(fd, map::PATH_ROWS, limits::PATH_ROWS)?,
             globs: table(fd, map::GLOB_STATES, limits::GLOB_STATES)?,
@@ -122,7 +146,7 @@ impl Banks {
             starts: fd(map::PATH_STARTS)?,
             transitions: fd(map::PATH_TRANSITIONS)?,
             links: fd(map::LINKS)?,
-            current: u32::from(in_second),
+            current,
             heads,
             used: Used::default(),
         })

@@ -58,6 +58,7 @@ fn kind_of_entry(seq: u64, kind: Kind, run_seq: Option<u64>) -> Arc<Entry> {
         verdict: None,
         stands_for: u64::from(run_seq.is_some()),
         line: format!("{line}\n").into_bytes().into(),
+        then: None,
     })
 }
 
