@@ -18,6 +18,7 @@ mod places;
 mod policy_reload;
 mod race;
 mod repeats;
+mod restart;
 mod rules;
 mod server_names;
 mod sockets;
@@ -25,9 +26,9 @@ mod verifier;
 
 use std::process::ExitCode;
 
-use agentguard_tests::hammer;
 use agentguard_tests::runner::{self, Needs, Test};
 use agentguard_tests::suite::Suite;
+use agentguard_tests::{hammer, load};
 use anyhow::Result;
 
 /// The program that acts as an agent.
@@ -37,6 +38,21 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|first| first == hammer::FLAG) {
         return match hammer::main(&arguments[1..]) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    if arguments
+        .first()
+        .is_some_and(|first| first == load::NOTHING)
+    {
+        return ExitCode::SUCCESS;
+    }
+    if arguments.first().is_some_and(|first| first == load::FLAG) {
+        return match load::main(&arguments[1..]) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("{error:#}");
@@ -69,6 +85,7 @@ fn tests() -> Vec<Test> {
         race::TESTS,
         metrics::TESTS,
         verifier::TESTS,
+        restart::TESTS,
         lifecycle::TESTS,
     ];
     families.concat()
