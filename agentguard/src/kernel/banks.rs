@@ -477,3 +477,62 @@ pub fn grace() {
         std::thread::sleep(Duration::from_secs(1));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table<T: aya::Pod>(len: u32) -> Table<T> {
+        let file = tempfile::tempfile().unwrap();
+        let bytes = size_of::<T>().next_multiple_of(8) * len as usize;
+        file.set_len(bytes.next_multiple_of(4_096) as u64).unwrap();
+        Table::map(file, len).unwrap()
+    }
+
+    const fn of(generation: u32) -> PolicyRecord {
+        PolicyRecord {
+            generation,
+            ..NO_POLICY
+        }
+    }
+
+    /// Agents 1 and 2 have policies in both halves, 3 only in the old, 4 only in the new one.
+    fn switched(heads_of: [u32; 4]) -> (u32, [u32; 4]) {
+        let heads: Table<u32> = table(limits::AGENTS);
+        let policies: Table<PolicyRecord> = table(limits::POLICIES);
+        policies.set(0, NO_POLICY);
+        for agent in [1, 2, 3] {
+            policies.set(agent, of(7));
+        }
+        for agent in [1, 2, 4] {
+            policies.set(limits::AGENTS + agent, of(8));
+        }
+        // Of a generation long gone.
+        policies.set(limits::AGENTS + 3, of(6));
+        for (agent, slot) in (1..).zip(heads_of) {
+            heads.publish(agent, slot);
+        }
+        let bank = finish_switch(&heads, &policies);
+        (bank, [1, 2, 3, 4].map(|agent| heads.get(agent).unwrap()))
+    }
+
+    #[test]
+    fn a_switch_that_was_interrupted_is_finished() {
+        let second = |agent| limits::AGENTS + agent;
+        let done = (1, [second(1), second(2), 0, second(4)]);
+        for heads in [
+            [second(1), 2, 3, 0],
+            [second(1), second(2), 3, 0],
+            [second(1), second(2), 0, 0],
+            done.1,
+        ] {
+            assert_eq!(switched(heads), done, "{heads:?}");
+        }
+        // Not begun.
+        assert_eq!(switched([1, 2, 3, 0]), (0, [1, 2, 3, 0]));
+        // The first one went; nobody is in the new generation yet.
+        assert_eq!(switched([0, 2, 3, 0]), (0, [1, 2, 3, 0]));
+        // No policy was ever in force.
+        assert_eq!(switched([0; 4]), (0, [0; 4]));
+    }
+}
