@@ -4,7 +4,7 @@
 use std::ffi::CString;
 use std::io;
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use nix::libc;
@@ -112,10 +112,15 @@ impl Places {
     }
 }
 
+/// How much longer than a round the pause after it is at least: on an emulated machine the
+/// daemon that is to start beside the load needs most of the processors.
+const REST: u32 = 15;
+
 /// Tries everything over and over.
 pub(super) fn rounds(shared: &Shared, places: &Places, pause: Duration) {
     let mut round = 0_u64;
     while shared.goes_on() {
+        let begun = Instant::now();
         often(shared, places);
         if round.is_multiple_of(FORK) {
             shared.count(Try::Fork, child(|| often(shared, places)));
@@ -124,7 +129,7 @@ pub(super) fn rounds(shared: &Shared, places: &Places, pause: Duration) {
             seldom(shared, places);
         }
         round += 1;
-        std::thread::sleep(pause);
+        std::thread::sleep(pause.max(begun.elapsed() * REST));
     }
 }
 
