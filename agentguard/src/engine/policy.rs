@@ -1,6 +1,8 @@
 //! Loading policies: read, check, compile, put in force. Whatever fails, the
 //! policy in force stays as it is.
 
+mod asked;
+mod decide;
 mod life;
 mod needs;
 
@@ -10,12 +12,12 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-pub use self::life::{Decided, LifeError, Named};
+pub use self::asked::{Asked, Trigger};
+pub use self::decide::{Decided, LifeError, Named};
 use self::life::{Wanted, note};
 use self::needs::missing_protections;
 use super::{Engine, Handle, Stopped};
 use crate::agents::kept::Kept;
-use crate::agents::life::Occasion;
 use crate::agents::{Registry, RegistryError};
 use crate::clock::Timestamp;
 use crate::correlate::PolicyNames;
@@ -31,72 +33,6 @@ use crate::policy::compile::protected::{self, Protection};
 use crate::policy::manifest::Manifest;
 use crate::policy::{self, Diagnostic, LoadOptions};
 use crate::users::Accounts;
-
-/// What asks for a load.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trigger {
-    /// The daemon starts.
-    Start,
-    /// SIGHUP.
-    Signal,
-    /// The API.
-    Api,
-    /// The host's mounts changed.
-    Mounts,
-    /// An agent was retired.
-    Retire,
-    /// An agent was reinstated.
-    Reinstate,
-}
-
-impl Trigger {
-    /// The value of `trigger` in events.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::Signal => "signal",
-            Self::Api => "api",
-            Self::Mounts => "mounts",
-            Self::Retire => "retire",
-            Self::Reinstate => "reinstate",
-        }
-    }
-}
-
-/// Who asks for a load, and how.
-#[derive(Clone, Debug)]
-pub struct Asked {
-    /// How.
-    pub trigger: Trigger,
-    /// Who, for people.
-    pub by: String,
-}
-
-impl From<Trigger> for Asked {
-    fn from(trigger: Trigger) -> Self {
-        let by = match trigger {
-            Trigger::Start => "start of the daemon",
-            Trigger::Signal => "SIGHUP",
-            Trigger::Mounts => "change of the host's mounts",
-            Trigger::Api | Trigger::Retire | Trigger::Reinstate => "unknown",
-        };
-        Self {
-            trigger,
-            by: by.to_owned(),
-        }
-    }
-}
-
-impl Asked {
-    fn occasion(&self) -> Occasion {
-        Occasion {
-            time: Timestamp::now(),
-            trigger: self.trigger.name(),
-            by: self.by.clone(),
-        }
-    }
-}
 
 /// Agents with their kernel indexes.
 pub type IndexedAgents = Vec<(u32, Arc<Manifest>)>;
