@@ -12,6 +12,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use agentguard_tests::agent::Agent;
+use agentguard_tests::binary;
 use agentguard_tests::load::Settings;
 use agentguard_tests::runner::Test;
 use agentguard_tests::suite::Suite;
@@ -27,6 +28,9 @@ pub const TESTS: &[Test] = &[any("restart::nothing_is_undecided_or_lost", restar
 
 /// Kills, unless `AGENTGUARD_RESTART_KILLS` says otherwise.
 const KILLS: u64 = 30;
+
+/// The same on test machines, which are emulated: a start takes them ten seconds and more.
+const KILLS_EMULATED: u64 = 6;
 
 /// Runs of the load.
 const RUNS: usize = 3;
@@ -58,7 +62,12 @@ fn given(name: &str) -> Result<Option<u64>> {
 }
 
 fn restart(suite: &mut Suite) -> Result<()> {
-    let kills = given("AGENTGUARD_RESTART_KILLS")?.unwrap_or(KILLS);
+    let usual = if binary::expects_lsm() {
+        KILLS_EMULATED
+    } else {
+        KILLS
+    };
+    let kills = given("AGENTGUARD_RESTART_KILLS")?.unwrap_or(usual);
     let seed = match given("AGENTGUARD_RESTART_SEED")? {
         Some(seed) => seed,
         None => u64::try_from(SystemTime::UNIX_EPOCH.elapsed()?.as_nanos() & 0xffff_ffff)?,
