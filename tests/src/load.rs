@@ -111,10 +111,8 @@ pub fn main(arguments: &[String]) -> Result<()> {
     for child in children {
         let mut status = 0;
         // SAFETY: the status is ours; the child is.
-        ensure!(
-            unsafe { libc::waitpid(child, &raw mut status, 0) } == child,
-            "a child is gone"
-        );
+        let found = unsafe { libc::waitpid(child, &raw mut status, 0) };
+        ensure!(found == child, "a child is gone");
         ensure!(
             status == 0,
             "a process of the load ended with status {status:#x}"

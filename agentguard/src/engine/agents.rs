@@ -193,7 +193,7 @@ impl Engine {
             match self.port.set_run_state(tag, run_state::REVOKED) {
                 Ok(()) => revoked.push(run.serial),
                 Err(error) => {
-                    tracing::error!("run {} of a retired agent was not revoked: {error}", run.id)
+                    tracing::error!("run {} of a retired agent was not revoked: {error}", run.id);
                 }
             }
         }

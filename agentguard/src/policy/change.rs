@@ -214,39 +214,38 @@ impl Found {
     }
 
     fn lists(&mut self, before: &Manifest, after: &Manifest) {
-        let words = |list: &[String]| list.to_vec();
         let privileges = |manifest: &Manifest| {
             let named = manifest.permissions.privileges.iter();
-            named.map(|item| item.value.to_string()).collect()
+            named.map(|item| item.value.to_string()).collect::<Vec<_>>()
         };
         let delegates = |manifest: &Manifest| {
             let named = manifest.delegates.iter();
-            named.map(|item| item.value.clone()).collect()
+            named.map(|item| item.value.clone()).collect::<Vec<_>>()
         };
         let matches =
             |manifest: &Manifest| manifest.matches.iter().map(exec_match).collect::<Vec<_>>();
         let more = |added: bool| grows(added);
         self.list(
             "permissions.privileges",
-            privileges(before),
-            privileges(after),
+            &privileges(before),
+            &privileges(after),
             more,
         );
         self.list(
             "enrol.launch.users",
-            words(&before.launch_users),
-            words(&after.launch_users),
+            &before.launch_users,
+            &after.launch_users,
             more,
         );
         // More processes become the agent: each of them is held to less than before.
-        self.list("enrol.match", matches(before), matches(after), |_| {
+        self.list("enrol.match", &matches(before), &matches(after), |_| {
             Effect::Unclear
         });
-        self.list("delegates", delegates(before), delegates(after), more);
+        self.list("delegates", &delegates(before), &delegates(after), more);
         self.list(
             "approvals.approvers",
-            words(&before.approvals.approvers),
-            words(&after.approvals.approvers),
+            &before.approvals.approvers,
+            &after.approvals.approvers,
             more,
         );
     }
@@ -254,8 +253,8 @@ impl Found {
     fn list(
         &mut self,
         field: &str,
-        before: Vec<String>,
-        after: Vec<String>,
+        before: &[String],
+        after: &[String],
         effect: impl Fn(bool) -> Effect,
     ) {
         for gone in before.iter().filter(|item| !after.contains(item)) {

@@ -8,7 +8,10 @@ fn manifest(spec: &str) -> Manifest {
     );
     let parsed = crate::policy::parse(Path::new("a.yaml"), text.as_bytes()).unwrap();
     let mut checked = crate::policy::check(&parsed);
-    let failed = checked.diagnostics.iter().any(|found| found.is_error());
+    let failed = checked
+        .diagnostics
+        .iter()
+        .any(crate::policy::Diagnostic::is_error);
     assert!(!failed, "{:?}", checked.diagnostics);
     checked.manifests.remove(0)
 }
