@@ -65,6 +65,25 @@ fn decisions() -> Vec<Detail> {
     vec![decision(file()), decision(address)]
 }
 
+fn agent_event() -> Detail {
+    Detail::Agent(Box::new(AgentEvent {
+        trigger: String::new(),
+        by: String::new(),
+        manifest: None,
+        manifest_owner: None,
+        previous_version: Some(String::new()),
+        changes: Some(vec![Change {
+            field: String::new(),
+            before: None,
+            after: None,
+            effect: Effect::Wider,
+        }]),
+        effect: Some(Effect::Wider),
+        reason: Some(String::new()),
+        runs_revoked: Some(0),
+    }))
+}
+
 fn details() -> Vec<Detail> {
     let agent = LoadedAgent {
         agent: String::new(),
@@ -94,22 +113,7 @@ fn details() -> Vec<Detail> {
             lost: Lost::default(),
             complete: true,
         }),
-        Detail::Agent(Box::new(AgentEvent {
-            trigger: String::new(),
-            by: String::new(),
-            manifest: None,
-            manifest_owner: None,
-            previous_version: Some(String::new()),
-            changes: Some(vec![Change {
-                field: String::new(),
-                before: None,
-                after: None,
-                effect: Effect::Wider,
-            }]),
-            effect: Some(Effect::Wider),
-            reason: Some(String::new()),
-            runs_revoked: Some(0),
-        })),
+        agent_event(),
         Detail::PolicyLoaded(PolicyLoaded {
             policy_generation: 1,
             trigger: "start",
