@@ -46,7 +46,7 @@ fn told(suite: &Suite, agent: &str, kind: &str) -> Result<Value> {
         let events = lines
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        Ok(events.filter(|event| event["kind"] == kind).last())
+        Ok(events.filter(|event| event["kind"] == kind).next_back())
     })
 }
 
