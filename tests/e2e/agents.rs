@@ -43,10 +43,10 @@ fn told(suite: &Suite, agent: &str, kind: &str) -> Result<Value> {
         let arguments = ["events", "--json", "--last", "10000", "--agent", agent];
         let out = suite.daemon.cli(&arguments)?;
         let lines = String::from_utf8(out.stdout)?;
-        let events = lines
+        let mut events = lines
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        Ok(events.filter(|event| event["kind"] == kind).next_back())
+        Ok(events.rfind(|event| event["kind"] == kind))
     })
 }
 
