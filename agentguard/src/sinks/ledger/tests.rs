@@ -117,6 +117,25 @@ fn without_a_checkpoint_records_are_counted_anew_and_ended_runs_are_not() {
     assert!(recovered.recorded.is_empty());
 }
 
+/// Daemons that are killed soon after their start must not each count everything anew.
+#[test]
+fn what_was_counted_at_the_start_is_kept_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = dir.path().join("checkpoint.json");
+    let (mut ledger, _) = open(options(dir.path()));
+    assert!((1..=3).all(|seq| ledger.offer(&entry(seq))));
+    ledger.close();
+    fs::remove_file(&checkpoint).unwrap();
+    let (ledger, _) = open(options(dir.path()));
+    // The tests' harness bounds the time.
+    while !checkpoint.exists() {
+        std::thread::yield_now();
+    }
+    let kept: Value = serde_json::from_slice(&fs::read(&checkpoint).unwrap()).unwrap();
+    assert_eq!(kept["seq"], 3);
+    ledger.close();
+}
+
 #[test]
 fn a_torn_record_is_removed_and_kept_as_text() {
     let dir = tempfile::tempdir().unwrap();

@@ -112,6 +112,9 @@ impl Writer {
 
     /// Writes until the queue is closed and empty.
     pub fn run(mut self, entries: &Receiver<Arc<Entry>>) {
+        // What was counted at the start is not counted again by the next daemon, should this
+        // one be killed soon.
+        self.checkpoint();
         let mut batch = Batch::default();
         loop {
             match entries.recv_timeout(self.next_wake()) {
