@@ -8,6 +8,8 @@ use crate::{atomic, emit, verifier};
 use crate::kernel::{STORAGE_CAN_MISS, Task};
 use crate::maps::{LIVE, MEASURING, RUNS, TASKS, TASKS_BY_ADDRESS};
 
+const ENOENT: i32 = 2;
+
 /// Whether any task on the host has a tag.
 #[inline(always)]
 pub fn any_tagged() -> bool {
@@ -157,8 +159,11 @@ pub fn clear_tag(task: Task) -> Option<(Tag, i64)> {
     let tag = tag(task)?;
     if STORAGE_CAN_MISS.load() != 0 {
         let address = task.0 as u64;
-        if TASKS_BY_ADDRESS.remove(address).is_err() {
-            emit::count(Counter::UntagFailed);
+        if let Err(error) = TASKS_BY_ADDRESS.remove(address) {
+            // Not there any more: the other program took it away, and counted.
+            if error != -ENOENT {
+                emit::count(Counter::UntagFailed);
+            }
             return None;
         }
     } else {

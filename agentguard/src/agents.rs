@@ -3,8 +3,12 @@
 //! An agent is a name in an environment. Its index in the kernel's tables is
 //! kept in the state directory, so that tags and counters made before a restart
 //! still mean the same agent. A new agent gets a number never used before; only
-//! when all are used up does it take that of an agent whose manifest is gone
-//! and which has no live run.
+//! when all are used up does it take that of an agent that is retired and has no
+//! live run. What is known of an agent stays, also without a number.
+
+pub mod kept;
+pub mod life;
+pub mod seen;
 
 use std::collections::HashSet;
 use std::fs;
@@ -15,25 +19,30 @@ use std::sync::Arc;
 use agentguard_common::matching::MATCHER;
 use serde::{Deserialize, Serialize};
 
+use self::life::{Happening, Retirement, Version};
+use crate::clock::Timestamp;
 use crate::files::{self, Durability, FileError};
 use crate::kernel::DecisionCount;
 use crate::policy::manifest::Manifest;
 
 /// See the module. Cheap to copy: a change is made to a copy, which takes the
 /// place of the old one when the kernel has accepted it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Registry {
     /// The last policy generation given out. Never used again.
     pub generation: u32,
     agents: Vec<Agent>,
+    /// What happened to agents and was not told yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub untold: Vec<Happening>,
 }
 
 /// A registered agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Agent {
-    /// Index in the kernel.
+    /// Index in the kernel; 0: it has none any more, for it is retired.
     pub index: u32,
     /// Name.
     pub name: String,
@@ -43,6 +52,18 @@ pub struct Agent {
     pub owner: String,
     /// The generation in which its manifest was last there.
     pub last_generation: u32,
+    /// When its first manifest came into force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registered: Option<Timestamp>,
+    /// Versions of its manifest, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub versions: Vec<Version>,
+    /// Since when its manifest is gone; none: it is there, or the agent is retired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent_since: Option<Timestamp>,
+    /// Who retired it, when and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired: Option<Retirement>,
     /// Kernel counts that an earlier agent left at this index.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     inherited: Vec<Inherited>,
@@ -74,7 +95,10 @@ pub enum RegistryError {
         reason: String,
     },
     /// All indexes are taken.
-    #[error("more than {} agents: remove manifests, or end runs of agents that were removed", MATCHER - 1)]
+    #[error(
+        "more than {} agents: remove manifests and retire their agents (`agentguard agents retire`), or end runs of agents that are retired",
+        MATCHER - 1
+    )]
     Full,
 }
 
@@ -99,6 +123,7 @@ impl Registry {
         match registry
             .agents
             .iter()
+            .filter(|agent| agent.index != 0 || agent.retired.is_none())
             .find(|agent| !(1..MATCHER).contains(&agent.index) || !seen.insert(agent.index))
         {
             Some(agent) => Err(damaged(format!("index {} of {}", agent.index, agent.name))),
@@ -143,8 +168,8 @@ impl Registry {
         for manifest in manifests {
             let environment = manifest.environment.as_str();
             let index = match self.find(&manifest.name, environment) {
-                Some(agent) => agent.index,
-                None => self.register(manifest, live, counts)?,
+                Some(agent) if agent.index != 0 => agent.index,
+                _ => self.register(manifest, live, counts)?,
             };
             set.push((index, Arc::clone(manifest)));
         }
@@ -162,7 +187,7 @@ impl Registry {
         let fresh = (1..MATCHER).find(|index| !used.contains(index) && !live.contains(index));
         let index = match fresh {
             Some(index) => index,
-            None => self.retire_oldest(live)?,
+            None => self.reuse_oldest(live)?,
         };
         let inherited = counts
             .iter()
@@ -173,30 +198,40 @@ impl Registry {
                 mode: count.mode as u8,
                 count: count.count,
             });
-        self.agents.push(Agent {
-            index,
-            name: manifest.name.clone(),
-            environment: manifest.environment.as_str().to_owned(),
-            owner: manifest.owner.clone(),
-            last_generation: self.generation,
-            inherited: inherited.collect(),
-        });
+        let inherited = inherited.collect();
+        let generation = self.generation;
+        match self.find_mut(&manifest.name, manifest.environment.as_str()) {
+            // It was retired, and is reinstated.
+            Some(known) => (known.index, known.inherited) = (index, inherited),
+            None => self.agents.push(Agent {
+                inherited,
+                ..Agent::new(index, manifest, generation)
+            }),
+        }
         Ok(index)
     }
 
-    /// Removes the agent that has been gone longest and returns its index.
-    fn retire_oldest(&mut self, live: &HashSet<u32>) -> Result<u32, RegistryError> {
+    /// Takes the index of the retired agent that has been gone longest.
+    fn reuse_oldest(&mut self, live: &HashSet<u32>) -> Result<u32, RegistryError> {
         let oldest = self
             .agents
-            .iter()
-            .enumerate()
-            .filter(|(_, agent)| {
-                agent.last_generation < self.generation && !live.contains(&agent.index)
-            })
-            .min_by_key(|(_, agent)| agent.last_generation)
-            .map(|(at, _)| at)
+            .iter_mut()
+            .filter(|agent| agent.retired.is_some() && agent.index != 0)
+            .filter(|agent| !live.contains(&agent.index))
+            .min_by_key(|agent| agent.last_generation)
             .ok_or(RegistryError::Full)?;
-        Ok(self.agents.swap_remove(oldest).index)
+        oldest.inherited.clear();
+        Ok(std::mem::take(&mut oldest.index))
+    }
+
+    /// All agents that were ever registered.
+    pub fn iter(&self) -> impl Iterator<Item = &Agent> {
+        self.agents.iter()
+    }
+
+    /// The same, to change them.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Agent> {
+        self.agents.iter_mut()
     }
 
     /// The agent with this name in this environment.
@@ -207,7 +242,8 @@ impl Registry {
             .find(|agent| agent.name == name && agent.environment == environment)
     }
 
-    fn find_mut(&mut self, name: &str, environment: &str) -> Option<&mut Agent> {
+    /// The same, to change it.
+    pub fn find_mut(&mut self, name: &str, environment: &str) -> Option<&mut Agent> {
         self.agents
             .iter_mut()
             .find(|agent| agent.name == name && agent.environment == environment)
@@ -216,7 +252,9 @@ impl Registry {
     /// The agent with this index.
     #[must_use]
     pub fn by_index(&self, index: u32) -> Option<&Agent> {
-        self.agents.iter().find(|agent| agent.index == index)
+        self.agents
+            .iter()
+            .find(|agent| agent.index == index && index != 0)
     }
 
     /// Forgets what indexes inherited: the kernel's counters began anew.
@@ -228,6 +266,23 @@ impl Registry {
 }
 
 impl Agent {
+    /// A new one.
+    #[must_use]
+    pub fn new(index: u32, manifest: &Manifest, generation: u32) -> Self {
+        Self {
+            index,
+            name: manifest.name.clone(),
+            environment: manifest.environment.as_str().to_owned(),
+            owner: manifest.owner.clone(),
+            last_generation: generation,
+            registered: None,
+            versions: Vec::new(),
+            absent_since: None,
+            retired: None,
+            inherited: Vec::new(),
+        }
+    }
+
     /// How much of a kernel count is this agent's own.
     #[must_use]
     pub fn own_count(&self, count: &DecisionCount) -> u64 {
@@ -246,84 +301,4 @@ impl Agent {
 }
 
 #[cfg(test)]
-mod tests {
-    use agentguard_common::verb::Verb;
-    use agentguard_common::verdict::{Mode, Verdict};
-
-    use super::*;
-    use crate::testing::manifest;
-
-    fn indexes(set: &[(u32, Arc<Manifest>)]) -> Vec<u32> {
-        set.iter().map(|(index, _)| *index).collect()
-    }
-
-    #[test]
-    fn an_agent_keeps_its_index_over_restarts() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("agents.json");
-        let mut registry = Registry::load(&path).unwrap();
-        let (a, b) = (manifest("a"), manifest("b"));
-        let live = HashSet::new();
-        assert_eq!(
-            indexes(&registry.assign(&[a, Arc::clone(&b)], &live, &[]).unwrap()),
-            [1, 2]
-        );
-        registry.save(&path).unwrap();
-
-        let mut registry = Registry::load(&path).unwrap();
-        let set = registry.assign(&[b, manifest("c")], &live, &[]).unwrap();
-        assert_eq!(indexes(&set), [2, 3]);
-        assert_eq!(registry.generation, 2);
-    }
-
-    #[test]
-    fn an_unknown_index_of_a_live_run_is_left_alone() {
-        let mut registry = Registry::default();
-        let set = registry
-            .assign(&[manifest("a")], &HashSet::from([0, 1]), &[])
-            .unwrap();
-        assert_eq!(indexes(&set), [2]);
-    }
-
-    #[test]
-    fn indexes_are_reused_only_when_all_are_used_and_never_under_a_live_run() {
-        let mut registry = Registry::default();
-        let all: Vec<_> = (1..MATCHER)
-            .map(|number| manifest(&format!("old-{number}")))
-            .collect();
-        registry.assign(&all, &HashSet::new(), &[]).unwrap();
-        assert!(matches!(
-            registry.clone().assign(
-                &[&all[..], &[manifest("new")]].concat(),
-                &HashSet::new(),
-                &[]
-            ),
-            Err(RegistryError::Full)
-        ));
-        let live: HashSet<u32> = (0..MATCHER).filter(|index| *index != 7).collect();
-        let left = DecisionCount {
-            agent: 7,
-            verb: Verb::Write,
-            verdict: Verdict::Deny,
-            mode: Mode::Enforce,
-            count: 100,
-        };
-        let set = registry.assign(&[manifest("new")], &live, &[left]).unwrap();
-        assert_eq!(indexes(&set), [7]);
-        let agent = registry.by_index(7).unwrap();
-        assert_eq!(agent.own_count(&DecisionCount { count: 103, ..left }), 3);
-        assert_eq!(agent.own_count(&DecisionCount { count: 5, ..left }), 5);
-    }
-
-    #[test]
-    fn damage_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("agents.json");
-        fs::write(&path, "{\"generation\": 1}").unwrap();
-        let error = Registry::load(&path).unwrap_err().to_string();
-        assert!(
-            error.contains("agents.json is damaged: missing field"),
-            "{error}"
-        );
-    }
-}
+mod tests;

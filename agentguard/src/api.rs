@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::agents::life::{Retirement, Version};
 use crate::clock::Timestamp;
 use crate::event::{Identity, RunEnded};
 use crate::kernel;
@@ -14,14 +15,25 @@ use crate::links;
 use crate::sinks::ledger::HealthReport;
 
 /// Every endpoint: method, path, what it does.
-pub const ENDPOINTS: [(&str, &str, &str); 10] = [
+pub const ENDPOINTS: [(&str, &str, &str); 13] = [
     ("post", "/v1/adoptions", "Make running processes an agent's"),
     ("post", "/v1/runs", "Start a run with the calling process"),
     ("get", "/v1/runs", "Live runs, and the newest ended ones"),
     ("get", "/v1/runs/{id}", "One run"),
     ("get", "/v1/ps", "Tagged processes"),
     ("get", "/v1/events", "Events: the newest, or all to come"),
-    ("get", "/v1/agents", "Agents in force"),
+    ("get", "/v1/agents", "Agents, in force and not"),
+    ("get", "/v1/agents/{name}", "One agent and its history"),
+    (
+        "post",
+        "/v1/agents/{name}/retire",
+        "End an agent: no new runs, live ones revoked",
+    ),
+    (
+        "post",
+        "/v1/agents/{name}/reinstate",
+        "Take a retirement back",
+    ),
     ("post", "/v1/policy/reload", "Read the manifests again"),
     ("get", "/v1/status", "How the daemon does"),
     (
@@ -143,7 +155,7 @@ pub struct Run {
     pub origin: String,
     /// Version of the manifest it was started under.
     pub agent_version: String,
-    /// `active`, `paused`, `revoked`, `ended`, or `unknown` when the kernel does not say.
+    /// `active`, `lease-expired`, `paused`, `revoked`, `ended`, or `unknown` when the kernel does not say.
     pub state: String,
     /// When it started.
     pub started: Timestamp,
@@ -210,7 +222,7 @@ pub struct Processes {
     pub processes: Vec<Process>,
 }
 
-/// An agent in force.
+/// An agent whose manifest is or was in force.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Agent {
     /// Name.
@@ -223,6 +235,8 @@ pub struct Agent {
     pub description: Option<String>,
     /// Version of its manifest.
     pub agent_version: String,
+    /// `active`, `idle`, `dormant`, `absent` or `retired`.
+    pub state: String,
     /// `observe` or `enforce`.
     pub mode: String,
     /// `service` or `delegated`.
@@ -231,17 +245,61 @@ pub struct Agent {
     pub lease_seconds: Option<u64>,
     /// Live runs.
     pub runs: usize,
+    /// When its newest run began, as far as that is known.
+    pub last_run: Option<Timestamp>,
+    /// When its first manifest came into force.
+    pub registered: Option<Timestamp>,
+    /// Since when its manifest is gone.
+    pub absent_since: Option<Timestamp>,
+    /// By whom it was retired, when and why.
+    pub retired: Option<Retirement>,
     /// `file:line` of its manifest.
     pub manifest: String,
-    /// Index in the kernel's tables.
+    /// Index in the kernel's tables; 0: none any more.
     pub index: u32,
 }
 
-/// Agents in force.
+/// Agents.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Agents {
     /// By name and environment.
     pub agents: Vec<Agent>,
+}
+
+/// One agent and its history.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgentDetail {
+    /// The agent.
+    #[serde(flatten)]
+    pub agent: Agent,
+    /// The last versions of its manifest, the newest last.
+    pub versions: Vec<Version>,
+}
+
+/// A decision about an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentDecision {
+    /// Environment; needed where the name exists in several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+    /// Why.
+    pub reason: String,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentDecided {
+    /// The agent.
+    pub agent: String,
+    /// Its environment.
+    pub environment: String,
+    /// Live runs that were revoked: their next operations are denied.
+    pub runs_revoked: usize,
+    /// Processes of these runs that were killed.
+    pub processes_killed: usize,
+    /// Tagged processes of these runs that were still there at the last look.
+    pub processes_left: usize,
 }
 
 /// A policy that came into force.

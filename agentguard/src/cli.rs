@@ -145,7 +145,7 @@ Example:
     /// Look at runs
     #[command(subcommand)]
     Runs(RunsCommand),
-    /// Look at agents
+    /// Look at agents, retire and reinstate them
     #[command(subcommand)]
     Agents(AgentsCommand),
     /// Show what agents did and what was denied
@@ -282,8 +282,55 @@ enum RunsCommand {
 
 #[derive(Debug, Subcommand)]
 enum AgentsCommand {
-    /// List the agents in force
+    /// List the agents, in force and not
+    ///
+    /// States: active (has a live run), idle (has none), dormant (had none for long, see
+    /// `dormant_after` in agentguard.yaml), absent (its manifest is gone: confirm with
+    /// `agents retire`, or put the file back), retired.
     List(JsonArgs),
+    /// Show one agent and the versions of its manifest
+    Show {
+        /// The agent
+        #[arg(value_name = "NAME")]
+        agent: String,
+        /// Its environment, where the name exists in several
+        #[arg(long, value_name = "ENVIRONMENT")]
+        environment: Option<String>,
+        /// Write JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// End an agent: no new runs, live ones are revoked and their processes killed
+    #[command(after_help = "\
+A manifest that is still there does not bring it back; `agents reinstate` does.
+
+Example:
+  agentguard agents retire invoice-ocr --reason 'replaced by invoice-summarizer, OPS-7'")]
+    Retire(DecideArgs),
+    /// Take a retirement back
+    #[command(after_help = "\
+The agent may begin runs again as soon as its manifest is in force. Runs that were
+revoked stay so.
+
+Example:
+  agentguard agents reinstate invoice-ocr --reason 'still needed for archives, OPS-9'")]
+    Reinstate(DecideArgs),
+}
+
+#[derive(Debug, Args)]
+struct DecideArgs {
+    /// The agent
+    #[arg(value_name = "NAME")]
+    agent: String,
+    /// Its environment, where the name exists in several
+    #[arg(long, value_name = "ENVIRONMENT")]
+    environment: Option<String>,
+    /// Why, for the record
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Write JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -362,7 +409,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
             runs::list(&socket, agent.as_deref(), ended, json)
         }
         Command::Runs(RunsCommand::Show { run, json }) => runs::show(&socket, run, json),
-        Command::Agents(AgentsCommand::List(args)) => agents::list(&socket, args.json),
+        Command::Agents(command) => agents::run(&socket, command),
         Command::Events(args) => events::run(&socket, &args),
         Command::Policy(PolicyCommand::Check { paths, json }) => check::run(&paths, json),
         Command::Policy(PolicyCommand::Reload(args)) => check::reload(&socket, args.json),

@@ -39,6 +39,8 @@ pub struct Config {
     pub fsync: Fsync,
     /// Protections that may be missing although a manifest enforces.
     pub accept_degraded: BTreeSet<String>,
+    /// Time without a run after which an agent is shown as dormant.
+    pub dormant_after: Duration,
     /// How much is logged, and how.
     pub log: Log,
     /// The host's mounts, as its first process sees them.
@@ -104,6 +106,7 @@ impl Default for Config {
             resolver: Resolver::default(),
             fsync: Fsync::Interval(Duration::from_secs(1)),
             accept_degraded: BTreeSet::new(),
+            dormant_after: Duration::from_secs(30 * 86_400),
             log: Log::default(),
             mountinfo: "/proc/1/mountinfo".into(),
             cgroup_root: None,
@@ -154,6 +157,18 @@ impl Config {
     #[must_use]
     pub fn registry_file(&self) -> PathBuf {
         self.state_dir.join("agents.json")
+    }
+
+    /// The directory of the manifests that were in force.
+    #[must_use]
+    pub fn kept_dir(&self) -> PathBuf {
+        self.state_dir.join("manifests")
+    }
+
+    /// The file that says when agents last ran.
+    #[must_use]
+    pub fn last_runs_file(&self) -> PathBuf {
+        self.state_dir.join("last-runs.json")
     }
 
     /// The file that holds the names of the rules in force.

@@ -6,6 +6,7 @@
 //! out would also keep out what the API is for, and would not replace that
 //! judgement, because an agent can run as any of the users who may connect.
 
+mod agents;
 mod answers;
 pub mod authority;
 mod body;

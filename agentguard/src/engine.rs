@@ -6,6 +6,7 @@
 //! either: what the pipeline cannot take yet stays in the outbox, and while that
 //! is not empty the records stay in the rings, where the kernel counts losses.
 
+mod agents;
 pub mod launch;
 mod matched;
 mod names;
@@ -14,23 +15,30 @@ mod report;
 mod rings;
 mod sweep;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
 use agentguard_common::counter::Counter as KernelCounter;
 use agentguard_common::event::Kind as RecordKind;
+use agentguard_common::identity::Tag;
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
+pub use self::agents::{AgentReport, AgentState};
 pub use self::launch::{Launch, LaunchError, Started};
 use self::names::Names;
 pub(crate) use self::names::address_of;
 pub use self::names::{Listening, View, ip_of};
-pub use self::policy::{InForce, LoadError, Loaded, Loader, Refusal, Sources, Trigger, load_names};
-pub use self::report::{AgentReport, StatusReport};
+pub use self::policy::{
+    Asked, Decided, InForce, LifeError, LoadError, Loaded, Loader, Named, Refusal, Sources,
+    Trigger, load_names,
+};
+pub use self::report::StatusReport;
 use self::rings::Rings;
 use crate::agents::Registry;
+use crate::agents::seen::LastRuns;
 use crate::correlate::PolicyNames;
 use crate::event::{Detail, Event, Kind};
 use crate::kernel::{KernelError, LinkRow, Look, Port, RawRecord};
@@ -58,6 +66,7 @@ pub struct Engine {
     port: Box<dyn Port>,
     registry: Registry,
     runs: Runs,
+    last_runs: LastRuns,
     policy: InForce,
     context: Context,
     outbox: VecDeque<Message>,
@@ -82,6 +91,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// User names.
     pub accounts: Accounts,
+    /// Time without a run after which an agent is dormant.
+    pub dormant_after: Duration,
 }
 
 /// Runs that ended, by serial number. A run's last records can lie in one ring
@@ -91,8 +102,9 @@ pub struct Context {
 struct Ending {
     fresh: HashSet<u64>,
     ripe: HashSet<u64>,
-    /// The pipeline has been told and has not answered yet.
-    closing: HashSet<u64>,
+    /// The pipeline has been told and has not answered yet; the slots to be freed then. Until
+    /// its end is in the ledger, a run's counts stay in the kernel, for the next daemon.
+    closing: HashMap<u64, Option<Tag>>,
 }
 
 type Job = Box<dyn FnOnce(&mut Engine) + Send>;
@@ -167,20 +179,23 @@ pub struct PipelineEnds {
 
 impl Engine {
     /// Puts the parts together. The runs are compared with the kernel's table
-    /// before anything else happens. `names` are those that the last daemon left.
+    /// before anything else happens. `names` are those that the last daemon left, and `told`
+    /// the runs whose beginnings are in the ledger.
     #[must_use]
     pub fn prepare(
         port: Box<dyn Port>,
         registry: Registry,
-        runs: Runs,
+        (runs, last_runs): (Runs, LastRuns),
         context: Context,
         names: Vec<PolicyNames>,
+        told: &HashSet<Uuid>,
     ) -> (Handle, Prepared) {
         let (sender, requests) = mpsc::channel(REQUESTS);
         let mut engine = Self {
             port,
             registry,
             runs,
+            last_runs,
             policy: InForce::default(),
             context,
             outbox: VecDeque::new(),
@@ -199,6 +214,7 @@ impl Engine {
         }
         engine.inherit_grants(names);
         engine.announce_live_runs();
+        engine.tell_missing_starts(told);
         engine.sweep();
         let handle = Handle { requests: sender };
         (handle, Prepared { engine, requests })

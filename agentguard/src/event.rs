@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
+use crate::policy::change::{Change, Effect};
 
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -30,6 +31,18 @@ pub enum Kind {
     RunFailed,
     /// The last process of a run ended.
     RunEnded,
+    /// An agent's first manifest came into force.
+    AgentRegistered,
+    /// Another version of an agent's manifest came into force.
+    AgentChanged,
+    /// An agent's manifest is gone.
+    AgentAbsent,
+    /// An agent's manifest is there again.
+    AgentReturned,
+    /// An operator retired an agent.
+    AgentRetired,
+    /// An operator reinstated an agent.
+    AgentReinstated,
     /// A policy generation came into force.
     PolicyLoaded,
     /// A file set was refused; the policy in force stayed.
@@ -46,7 +59,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 19] = [
         Self::Decision,
         Self::Exec,
         Self::Exit,
@@ -54,6 +67,12 @@ impl Kind {
         Self::RunStarted,
         Self::RunFailed,
         Self::RunEnded,
+        Self::AgentRegistered,
+        Self::AgentChanged,
+        Self::AgentAbsent,
+        Self::AgentReturned,
+        Self::AgentRetired,
+        Self::AgentReinstated,
         Self::PolicyLoaded,
         Self::PolicyRefused,
         Self::DaemonStarted,
@@ -73,6 +92,12 @@ impl Kind {
             Self::RunStarted => "run-started",
             Self::RunFailed => "run-failed",
             Self::RunEnded => "run-ended",
+            Self::AgentRegistered => "agent-registered",
+            Self::AgentChanged => "agent-changed",
+            Self::AgentAbsent => "agent-absent",
+            Self::AgentReturned => "agent-returned",
+            Self::AgentRetired => "agent-retired",
+            Self::AgentReinstated => "agent-reinstated",
             Self::PolicyLoaded => "policy-loaded",
             Self::PolicyRefused => "policy-refused",
             Self::DaemonStarted => "daemon-started",
@@ -169,6 +194,8 @@ pub enum Detail {
     RunStarted(RunStarted),
     /// See [`Kind::RunEnded`].
     RunEnded(RunEnded),
+    /// See [`Kind::AgentRegistered`] and what follows it there.
+    Agent(Box<AgentEvent>),
     /// See [`Kind::PolicyLoaded`].
     PolicyLoaded(PolicyLoaded),
     /// See [`Kind::PolicyRefused`].
@@ -348,10 +375,38 @@ pub struct RunStarted {
     pub error: Option<String>,
 }
 
+/// What happened to an agent's registration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentEvent {
+    /// What asked for it: the `trigger` of a load, or `api` for a decision.
+    pub trigger: String,
+    /// Who.
+    pub by: String,
+    /// `file:line` of the manifest.
+    pub manifest: Option<String>,
+    /// To whom its file belonged.
+    pub manifest_owner: Option<String>,
+    /// The version before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_version: Option<String>,
+    /// What changed in meaning; absent if the version before is not known any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Vec<Change>>,
+    /// Whether the changes give the agent more or less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<Effect>,
+    /// Why an operator did it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Live runs that were revoked with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runs_revoked: Option<usize>,
+}
+
 /// How a run ended, and whether its record is complete.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunEnded {
-    /// Why: `exited`, `host-restarted`, `unloaded`.
+    /// Why: `exited`, `lease-expired`, `revoked`, `host-restarted`, `unloaded`.
     pub ended_by: String,
     /// Seconds from start to end.
     pub duration_seconds: f64,

@@ -22,9 +22,9 @@ use crate::files::FileError;
 use crate::kernel::{KernelRun, RawRecord};
 use crate::mounts::MountTable;
 use crate::repeats::Repeats;
-use crate::runs::{Ended, Run};
-use crate::sinks::Sinks;
+use crate::runs::{Ended, Run, Store};
 use crate::sinks::metrics::Metrics;
+use crate::sinks::{Sinks, Then};
 
 /// Messages that wait. Records come in batches of [`BATCH`](crate::engine::BATCH).
 pub const QUEUE: usize = 16;
@@ -79,7 +79,7 @@ pub struct RunEnding {
 }
 
 /// A run whose end is recorded.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RunSettled {
     /// Run id.
     pub run: Uuid,
@@ -95,6 +95,8 @@ pub struct Pipeline {
     pub repeats: Repeats,
     /// Where events go.
     pub sinks: Sinks,
+    /// Where runs are written down before their ends are told.
+    pub runs: Store,
     /// Where the engine hears that a run's end is recorded.
     pub settled: mpsc::UnboundedSender<RunSettled>,
     /// Counts.
@@ -203,7 +205,21 @@ impl Pipeline {
         self.correlator.forget_run(run.serial);
         let recorded = self.sinks.take_recorded(run.id);
         let how = settle(ending, recorded.kept, recorded.lost);
-        self.sinks.publish(Event {
+        let ended = Ended {
+            time: ending.time,
+            seq: self.sinks.next_seq(),
+            how: how.clone(),
+        };
+        // Written down first, with the number of the record to come: by that the next
+        // daemon knows whether the end was told, should this one be killed meanwhile.
+        let closing = Run {
+            ended: Some(ended.clone()),
+            ..Run::clone(run)
+        };
+        if let Err(error) = self.runs.save_live(&closing) {
+            tracing::error!("the record of a run that ended was not kept: {error}");
+        }
+        let event = Event {
             time: ending.time,
             seq: 0,
             kind: Kind::RunEnded,
@@ -211,16 +227,13 @@ impl Pipeline {
             agent_version: Some(run.agent_version.as_str().into()),
             run_seq: None,
             process: None,
-            detail: Detail::RunEnded(how.clone()),
-        });
+            detail: Detail::RunEnded(how),
+        };
+        let settled = RunSettled { run: run.id, ended };
+        let engine = self.settled.clone();
         // The engine is gone when the daemon stops; it finds the run again at its next start.
-        let _ = self.settled.send(RunSettled {
-            run: run.id,
-            ended: Ended {
-                time: ending.time,
-                how,
-            },
-        });
+        let then = Then(Box::new(move || drop(engine.send(settled.clone()))));
+        self.sinks.publish_then(event, Some(then));
     }
 }
 

@@ -5,6 +5,7 @@
 //! into kernel tables. [`load_dir`] does both for all files of a directory.
 
 pub mod across;
+pub mod change;
 pub mod check;
 pub mod compile;
 pub mod diagnostic;

@@ -103,6 +103,9 @@ pub struct Run {
 pub struct Ended {
     /// When.
     pub time: Timestamp,
+    /// Number of the ledger's record of it; zero if that is not known.
+    #[serde(default)]
+    pub seq: u64,
     /// How.
     #[serde(flatten)]
     pub how: RunEnded,
@@ -157,6 +160,39 @@ impl Store {
     /// The file cannot be written.
     pub fn save_live(&self, run: &Run) -> Result<(), FileError> {
         save(&self.live, run)
+    }
+
+    /// Finishes what a daemon was at when it was killed: of these live runs, the ends that
+    /// the ledger holds (it has all records below `next_seq`) are kept; the others are to be
+    /// ended anew. What is returned is live.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn resume(&self, live: Vec<Run>, next_seq: u64) -> Result<Vec<Run>, FileError> {
+        let mut left = Vec::new();
+        for mut run in live {
+            match &run.ended {
+                Some(ended) if ended.seq < next_seq => self.save_ended(&run)?,
+                _ => {
+                    run.ended = None;
+                    left.push(run);
+                }
+            }
+        }
+        self.remove_unfinished();
+        Ok(left)
+    }
+
+    /// Removes what a killed daemon had begun to write.
+    fn remove_unfinished(&self) {
+        for directory in [&self.live, &self.ended] {
+            for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+                if entry.path().extension().is_some_and(|it| it == "new") {
+                    // It is in nobody's way.
+                    let _ = fs::remove_file(entry.path());
+                }
+            }
+        }
     }
 
     /// Removes a run that did not come to life.
@@ -373,6 +409,7 @@ mod tests {
     fn ended() -> Ended {
         Ended {
             time: Timestamp::from_nanos(5),
+            seq: 7,
             how: RunEnded {
                 ended_by: "exited".into(),
                 duration_seconds: 1.0,
@@ -403,6 +440,30 @@ mod tests {
                 .newest_ended(9, |run| run.uid == 4_711)
                 .unwrap()
                 .is_empty()
+        );
+    }
+
+    /// The daemon is killed at each step of ending a run.
+    #[test]
+    fn an_end_is_taken_up_where_it_was_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let ending = Run {
+            ended: Some(ended()),
+            ..run("a", 1)
+        };
+        // Written down, and not in the ledger yet: it is to be ended anew.
+        let left = store.resume(vec![ending.clone()], 7).unwrap();
+        assert_eq!(left, vec![run("a", 1)]);
+        // In the ledger, and still among the live ones.
+        store.save_live(&ending).unwrap();
+        fs::write(dir.path().join("runs/live/x.new"), "{").unwrap();
+        let (live, _) = store.load_live().unwrap();
+        assert!(store.resume(live, 8).unwrap().is_empty());
+        assert_eq!(store.ended(ending.id).unwrap(), Some(ending));
+        assert_eq!(
+            fs::read_dir(dir.path().join("runs/live")).unwrap().count(),
+            0
         );
     }
 

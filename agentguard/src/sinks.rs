@@ -33,6 +33,17 @@ pub struct Entry {
     pub stands_for: u64,
     /// The JSON line, with its newline.
     pub line: Box<[u8]>,
+    /// Waits for the record to be in the ledger.
+    pub then: Option<Then>,
+}
+
+/// What is done when a record is in the ledger, or will never be.
+pub struct Then(pub Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Then {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Then")
+    }
 }
 
 impl Entry {
@@ -94,8 +105,19 @@ impl Sinks {
         }
     }
 
+    /// The number of the next event.
+    #[must_use]
+    pub const fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
     /// Gives the event its number and offers it to every sink.
-    pub fn publish(&mut self, mut event: Event) {
+    pub fn publish(&mut self, event: Event) {
+        self.publish_then(event, None);
+    }
+
+    /// The same, and does something when the ledger has it.
+    pub fn publish_then(&mut self, mut event: Event, then: Option<Then>) {
         event.seq = self.next_seq;
         self.next_seq += 1;
         self.metrics.count_event(event.kind);
@@ -123,6 +145,7 @@ impl Sinks {
                 _ => u64::from(event.run_seq.is_some()),
             },
             line: line.into_boxed_slice(),
+            then,
         });
         self.offer_ledger(&entry);
         let lost = self.subscribers.publish(&entry);
@@ -135,6 +158,9 @@ impl Sinks {
         let kept = self.ledger.offer(entry);
         if !kept {
             self.metrics.count_drop("ledger", 1);
+            if let Some(Then(then)) = &entry.then {
+                then();
+            }
         }
         if entry.stands_for > 0
             && let Some(run) = entry.run()

@@ -9,9 +9,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use agentguard::agents::life::{Retirement, Version};
 use agentguard::api::{self, Code, ENDPOINTS};
 use agentguard::clock::Timestamp;
 use agentguard::event::{Identity, Lost, RunEnded};
+use agentguard::policy::change::{Change, Effect};
 use agentguard::sinks::ledger::HealthReport;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -141,24 +143,7 @@ fn run() -> api::Run {
 }
 
 #[test]
-fn the_same_fields_of_runs() {
-    let request = api::RunRequest {
-        agent: "coder".to_owned(),
-        environment: Some("production".to_owned()),
-        task: Some("T".to_owned()),
-        on_behalf_of: Some("alice".to_owned()),
-        lease_seconds: Some(1),
-        command: vec!["true".to_owned()],
-        traceparent: Some(String::new()),
-    };
-    let optional = [
-        "environment",
-        "task",
-        "on_behalf_of",
-        "lease_seconds",
-        "traceparent",
-    ];
-    compare("RunRequest", &request, &optional);
+fn the_same_fields_of_adoptions() {
     let adopted = api::Adopted {
         run: Uuid::nil(),
         agent: "a".to_owned(),
@@ -180,6 +165,27 @@ fn the_same_fields_of_runs() {
     };
     let optional = ["environment", "task", "on_behalf_of", "lease_seconds"];
     compare("AdoptRequest", &request, &optional);
+}
+
+#[test]
+fn the_same_fields_of_runs() {
+    let request = api::RunRequest {
+        agent: "coder".to_owned(),
+        environment: Some("production".to_owned()),
+        task: Some("T".to_owned()),
+        on_behalf_of: Some("alice".to_owned()),
+        lease_seconds: Some(1),
+        command: vec!["true".to_owned()],
+        traceparent: Some(String::new()),
+    };
+    let optional = [
+        "environment",
+        "task",
+        "on_behalf_of",
+        "lease_seconds",
+        "traceparent",
+    ];
+    compare("RunRequest", &request, &optional);
     let created = api::RunCreated {
         run: Uuid::nil(),
         agent: "coder".to_owned(),
@@ -215,6 +221,57 @@ fn the_same_fields_of_runs() {
     );
 }
 
+fn retirement() -> Retirement {
+    Retirement {
+        time: Timestamp::default(),
+        by: "root (uid 0)".to_owned(),
+        reason: "replaced".to_owned(),
+    }
+}
+
+fn change() -> Change {
+    Change {
+        field: "mode".to_owned(),
+        before: Some("enforce".to_owned()),
+        after: None,
+        effect: Effect::Wider,
+    }
+}
+
+fn version() -> Version {
+    Version {
+        version: "v".to_owned(),
+        time: Timestamp::default(),
+        by: "root (uid 0)".to_owned(),
+        manifest: "a.yaml:1".to_owned(),
+        manifest_owner: None,
+        owner: "team".to_owned(),
+        description: None,
+        mode: "enforce".to_owned(),
+        authority: "service".to_owned(),
+        lease: None,
+        changes: Some(vec![change()]),
+        effect: Effect::Wider,
+    }
+}
+
+#[test]
+fn the_same_fields_of_decisions_about_agents() {
+    let decision = api::AgentDecision {
+        environment: Some("production".to_owned()),
+        reason: "replaced".to_owned(),
+    };
+    compare("AgentDecision", &decision, &["environment"]);
+    let decided = api::AgentDecided {
+        agent: "coder".to_owned(),
+        environment: "production".to_owned(),
+        runs_revoked: 1,
+        processes_killed: 2,
+        processes_left: 0,
+    };
+    compare("AgentDecided", &decided, &[]);
+}
+
 #[test]
 fn the_same_fields_of_policies_and_failures() {
     let agent = api::Agent {
@@ -223,14 +280,27 @@ fn the_same_fields_of_policies_and_failures() {
         owner: "team".to_owned(),
         description: None,
         agent_version: "v".to_owned(),
+        state: "retired".to_owned(),
         mode: "enforce".to_owned(),
         authority: "service".to_owned(),
         lease_seconds: None,
         runs: 0,
+        last_run: None,
+        registered: Some(Timestamp::default()),
+        absent_since: None,
+        retired: Some(retirement()),
         manifest: "a.yaml:1".to_owned(),
         index: 0,
     };
     compare("Agent", &agent, &[]);
+    compare("Retirement", &retirement(), &[]);
+    let detail = api::AgentDetail {
+        agent: agent.clone(),
+        versions: vec![version()],
+    };
+    compare("AgentDetail", &detail, &[]);
+    compare("AgentVersion", &version(), &[]);
+    compare("Change", &change(), &[]);
     compare(
         "Agents",
         &api::Agents {

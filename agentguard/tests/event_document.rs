@@ -9,9 +9,10 @@ use std::collections::BTreeSet;
 
 use agentguard::clock::Timestamp;
 use agentguard::event::{
-    AddressObject, Daemon, Decision, Detail, Event, Exit, FileObject, Identity, Kind, LoadedAgent,
-    Lost, Object, PolicyLoaded, Process, RecordsLost, RunEnded, RunStarted,
+    AddressObject, AgentEvent, Daemon, Decision, Detail, Event, Exit, FileObject, Identity, Kind,
+    LoadedAgent, Lost, Object, PolicyLoaded, Process, RecordsLost, RunEnded, RunStarted,
 };
+use agentguard::policy::change::{Change, Effect};
 use agentguard_common::verb::Verb;
 use agentguard_common::verdict::{Mode, Reason, Verdict};
 use serde_json::Value;
@@ -64,6 +65,25 @@ fn decisions() -> Vec<Detail> {
     vec![decision(file()), decision(address)]
 }
 
+fn agent_event() -> Detail {
+    Detail::Agent(Box::new(AgentEvent {
+        trigger: String::new(),
+        by: String::new(),
+        manifest: None,
+        manifest_owner: None,
+        previous_version: Some(String::new()),
+        changes: Some(vec![Change {
+            field: String::new(),
+            before: None,
+            after: None,
+            effect: Effect::Wider,
+        }]),
+        effect: Some(Effect::Wider),
+        reason: Some(String::new()),
+        runs_revoked: Some(0),
+    }))
+}
+
 fn details() -> Vec<Detail> {
     let agent = LoadedAgent {
         agent: String::new(),
@@ -94,6 +114,7 @@ fn details() -> Vec<Detail> {
             lost: Lost::default(),
             complete: true,
         }),
+        agent_event(),
         Detail::PolicyLoaded(PolicyLoaded {
             policy_generation: 1,
             trigger: "start",

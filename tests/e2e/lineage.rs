@@ -31,6 +31,10 @@ pub const TESTS: &[Test] = &[
         "lineage::what_the_one_above_loses_is_lost_below",
         reload_reaches_below,
     ),
+    any(
+        "lineage::retiring_an_agent_ends_those_below_it",
+        retired_with_it,
+    ),
 ];
 
 /// `lead` may reach one listed server and starts `helper`, which may reach everything.
@@ -64,9 +68,9 @@ fn helper(name: &str) -> Manifest {
 
 fn remove(suite: &Suite) -> Result<()> {
     for agent in ["lead", "helper", "matched-helper", "stranger"] {
-        fs::remove_file(suite.places.at(&format!("agents/{agent}.yaml")))?;
+        suite.remove(agent)?;
     }
-    suite.reload()
+    Ok(())
 }
 
 /// A command line that runs as these agents, each started by the one before.
@@ -329,5 +333,32 @@ fn reload_reaches_below(suite: &mut Suite) -> Result<()> {
     below.must_not(&listed)?;
     install(suite)?;
     below.may(&listed)?;
+    remove(suite)
+}
+
+fn retired_with_it(suite: &mut Suite) -> Result<()> {
+    install(suite)?;
+    let below = probe(suite, &["lead", "helper"])?;
+    let mut alone = probe(suite, &["helper"])?;
+    let run = below.run()?.to_owned();
+    let retire = ["agents", "retire", "lead", "--reason", "a test of lineages"];
+    suite.daemon.cli_ends(&retire, 0)?;
+    ensure!(
+        !below.end()?.success(),
+        "the process below a retired agent ended well"
+    );
+    let ended = until("the run below has ended", || {
+        Ok(Some(shown(suite, &run)?).filter(|run| run["state"] == "ended"))
+    })?;
+    ensure!(ended["end"]["ended_by"] == "revoked", "{ended}");
+    alone.may(&tcp(suite.servers.unlisted_v4.tcp))?;
+    let reinstate = [
+        "agents",
+        "reinstate",
+        "lead",
+        "--reason",
+        "the test goes on",
+    ];
+    suite.daemon.cli_ends(&reinstate, 0)?;
     remove(suite)
 }

@@ -2,6 +2,7 @@
 //! stop the daemon come late, and unloading is last.
 
 mod adopt;
+mod agents;
 mod aliases;
 mod bad_input;
 mod files;
@@ -21,6 +22,7 @@ mod policy_reload;
 mod privileges;
 mod race;
 mod repeats;
+mod restart;
 mod rules;
 mod server_names;
 mod sockets;
@@ -28,9 +30,9 @@ mod verifier;
 
 use std::process::ExitCode;
 
-use agentguard_tests::hammer;
 use agentguard_tests::runner::{self, Needs, Test};
 use agentguard_tests::suite::Suite;
+use agentguard_tests::{hammer, load};
 use anyhow::Result;
 
 /// The program that acts as an agent.
@@ -40,6 +42,21 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|first| first == hammer::FLAG) {
         return match hammer::main(&arguments[1..]) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    if arguments
+        .first()
+        .is_some_and(|first| first == load::NOTHING)
+    {
+        return ExitCode::SUCCESS;
+    }
+    if arguments.first().is_some_and(|first| first == load::FLAG) {
+        return match load::main(&arguments[1..]) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("{error:#}");
@@ -71,10 +88,12 @@ fn tests() -> Vec<Test> {
         adopt::TESTS,
         bad_input::TESTS,
         policy_reload::TESTS,
+        agents::TESTS,
         rules::TESTS,
         race::TESTS,
         metrics::TESTS,
         verifier::TESTS,
+        restart::TESTS,
         lifecycle::TESTS,
     ];
     families.concat()

@@ -5,7 +5,6 @@ use std::fs;
 
 use agentguard_tests::runner::Test;
 use agentguard_tests::suite::Suite;
-use agentguard_tests::wait::until;
 use anyhow::{Result, ensure};
 use serde_json::json;
 
@@ -18,10 +17,6 @@ pub const TESTS: &[Test] = &[
         next_connect,
     ),
     any("policy_reload::a_broken_manifest_changes_nothing", broken),
-    any(
-        "policy_reload::an_agent_without_manifest_is_denied",
-        withdrawn,
-    ),
 ];
 
 fn next_open(suite: &mut Suite) -> Result<()> {
@@ -101,39 +96,4 @@ fn broken(suite: &mut Suite) -> Result<()> {
     suite.install(&good)?;
     suite.reload()?;
     tagged.must_not(&tcp(unlisted.tcp))
-}
-
-/// An identity that is withdrawn while it runs: nothing is allowed any more.
-fn withdrawn(suite: &mut Suite) -> Result<()> {
-    let listed = &suite.servers.listed_v4;
-    let tcp = json!({ "op": "tcp", "address": listed.tcp.ip(), "port": listed.tcp.port() });
-    suite.install(&suite.ruled("passing", "enforce"))?;
-    suite.reload()?;
-    let mut tagged = suite.tagged("passing")?;
-    tagged.may(&tcp)?;
-    let file = suite.places.at("agents/passing.yaml");
-    fs::remove_file(&file)?;
-    suite.reload()?;
-    tagged.must_not(&tcp)?;
-    let run = tagged.run()?.to_owned();
-    tagged.end()?;
-    let end = until("the run ends", || {
-        let shown = suite.daemon.json(&["runs", "show", &run, "--json"])?;
-        Ok((shown["state"] == "ended").then_some(shown))
-    })?;
-    ensure!(
-        end["end"]["complete"] == true && end["end"]["denials"] != 0,
-        "{end}"
-    );
-    let events = suite.daemon.events(&run)?;
-    let denied = events.iter().find(|event| event["reason"] == "no-policy");
-    ensure!(
-        denied.is_some_and(|event| event["blocked"] == true),
-        "{events:#?}"
-    );
-    suite
-        .daemon
-        .cli_ends(&["run", "--agent", "passing", "--", "true"], 1)?;
-    suite.untagged()?.may(&tcp)?;
-    Ok(())
 }

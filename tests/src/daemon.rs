@@ -104,6 +104,20 @@ impl Daemon {
     /// # Errors
     /// It ends, or does not answer.
     pub fn start(&mut self) -> Result<()> {
+        self.spawn()?;
+        self.answers()
+    }
+
+    /// Uses another build of the program from its next start on.
+    pub fn become_build(&mut self, binary: PathBuf) {
+        self.binary = binary;
+    }
+
+    /// Starts it, without waiting.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let child = Command::new(&self.binary)
             .arg("daemon")
@@ -115,6 +129,14 @@ impl Daemon {
             .spawn()
             .with_context(|| format!("cannot start {}", self.binary.display()))?;
         self.child = Some(child);
+        Ok(())
+    }
+
+    /// Waits until it answers.
+    ///
+    /// # Errors
+    /// It ends, or does not answer.
+    pub fn answers(&mut self) -> Result<()> {
         until("the daemon answers", || {
             let child = self.child.as_mut().context("no daemon")?;
             if let Some(status) = child.try_wait()? {

@@ -1,5 +1,7 @@
 //! What the tests of a suite share.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -33,6 +35,8 @@ pub struct Suite {
     /// Why file and exec rules are not decided in the kernel here, if they are not.
     pub without_lsm: Option<String>,
     probe: PathBuf,
+    /// Agents that were removed, and with that retired.
+    retired: RefCell<BTreeSet<String>>,
 }
 
 impl Suite {
@@ -64,6 +68,7 @@ impl Suite {
             dns: Dns::start()?,
             without_lsm,
             probe: path,
+            retired: RefCell::default(),
         };
         suite.install(&suite.ruled("worker", "enforce"))?;
         suite.install(&suite.ruled("watcher", "observe"))?;
@@ -94,16 +99,24 @@ impl Suite {
         let value: Value = serde_json::from_str(&text)?;
         let name = value["metadata"]["name"].as_str().context("no name")?;
         let path = self.places.at(&format!("agents/{name}.yaml"));
-        fs::write(&path, text).with_context(|| path.clone())
+        fs::write(&path, text).with_context(|| path.clone())?;
+        if self.retired.borrow_mut().remove(name) {
+            let again = ["agents", "reinstate", name, "--reason", "another test"];
+            self.daemon.cli_ends(&again, 0)?;
+        }
+        Ok(())
     }
 
-    /// Removes an agent's manifest, for the daemon as well.
+    /// Removes an agent's manifest and retires the agent: its policy is gone.
     ///
     /// # Errors
     /// It cannot be removed, or the daemon refuses.
     pub fn remove(&self, agent: &str) -> Result<()> {
         let path = self.places.at(&format!("agents/{agent}.yaml"));
         fs::remove_file(&path).with_context(|| path.clone())?;
+        let retire = ["agents", "retire", agent, "--reason", "the test is over"];
+        self.daemon.cli_ends(&retire, 0)?;
+        self.retired.borrow_mut().insert(agent.to_owned());
         self.reload()
     }
 

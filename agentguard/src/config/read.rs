@@ -18,7 +18,7 @@ use crate::policy::{duration, yaml};
 use crate::sinks::ledger::Fsync;
 
 /// Keys of the file.
-pub(super) const KEYS: [&str; 13] = [
+pub(super) const KEYS: [&str; 14] = [
     "agents_dir",
     "state_dir",
     "runtime_dir",
@@ -28,6 +28,7 @@ pub(super) const KEYS: [&str; 13] = [
     "resolver",
     "ledger",
     "accept_degraded",
+    "dormant_after",
     "log",
     "mountinfo",
     "cgroup_root",
@@ -128,6 +129,10 @@ impl Reader<'_> {
             "resolver" => self.resolver(field),
             "ledger" => self.ledger(field),
             "log" => self.log(field),
+            "dormant_after" => {
+                let after = self.checker.parsed(field.value, field.name, dormant_after);
+                self.config.dormant_after = after.unwrap_or(self.config.dormant_after);
+            }
             _ => self.accept_degraded(field),
         }
     }
@@ -340,6 +345,15 @@ fn interval(text: &str) -> Result<Duration, TextError> {
         )));
     }
     Ok(interval)
+}
+
+fn dormant_after(text: &str) -> Result<Duration, TextError> {
+    let after = duration::parse(text)?;
+    if after.is_zero() {
+        return Err(TextError::new("an agent cannot be dormant at once")
+            .with_help("write a time without a run, such as 30d"));
+    }
+    Ok(after)
 }
 
 fn account(text: &str) -> Result<String, TextError> {

@@ -45,6 +45,7 @@ metrics:
 resolver: { enabled: false, port: 5354, resolv_conf: /rc }
 ledger: { fsync: interval, interval: 5s }
 accept_degraded: [files, exec]
+dormant_after: 7d
 log: { level: debug, format: json }
 mountinfo: /m
 cgroup_root: /cg
@@ -71,6 +72,7 @@ slice: test.slice
         },
         fsync: Fsync::Interval(Duration::from_secs(5)),
         accept_degraded: BTreeSet::from(["exec".into(), "files".into()]),
+        dormant_after: Duration::from_secs(7 * 86_400),
         log: Log {
             level: log::Level::Debug,
             format: log::Format::Json,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::authority::Refused;
 use super::body::Body;
 use crate::api::{Code, Failure};
-use crate::engine::{LaunchError, LoadError, Stopped};
+use crate::engine::{LaunchError, LifeError, LoadError, Stopped};
 use crate::files::FileError;
 use crate::kernel::KernelError;
 
@@ -130,6 +130,19 @@ impl From<LaunchError> for Failed {
                 };
                 return error.into();
             }
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<LifeError> for Failed {
+    fn from(error: LifeError) -> Self {
+        let code = match &error {
+            LifeError::NoAgent(_) => Code::NotFound,
+            LifeError::Ambiguous { .. } | LifeError::Already(_) => Code::Conflict,
+            LifeError::Load { .. } => Code::PolicyProblems,
+            LifeError::Stopped(_) => Code::Unavailable,
+            LifeError::Registry(_) | LifeError::Worker(_) => Code::Failed,
         };
         Self::new(code, error.to_string())
     }

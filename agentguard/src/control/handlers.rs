@@ -19,7 +19,7 @@ use super::request::{self, EventQuery, Route};
 use super::residual;
 use super::views;
 use crate::api;
-use crate::engine::{Launch, StatusReport, Trigger, launch};
+use crate::engine::{Asked, Launch, StatusReport, Trigger, launch};
 use crate::files::FileError;
 use crate::kernel::ProtectionStatus;
 use crate::runs::{ENDED_RUNS, Run};
@@ -52,9 +52,26 @@ impl Control {
             Route::Ps => self.ps(role).await,
             Route::Events(query) => self.events(role, query).await,
             Route::Agents => self.agents(role).await,
+            Route::Agent { name, environment } => self.agent(role, &name, environment).await,
+            Route::Decide { name, retire } => {
+                let what = if retire {
+                    "retiring an agent"
+                } else {
+                    "reinstating an agent"
+                };
+                role.operate(what, &self.socket_group)?;
+                let decision = request::body(request.into_body()).await?;
+                self.decide(peer, name, retire, decision).await
+            }
             Route::Reload => {
                 role.operate("reloading policies", &self.socket_group)?;
-                let loaded = self.loader.load(Trigger::Api).await?;
+                let loaded = self
+                    .loader
+                    .load(Asked {
+                        trigger: Trigger::Api,
+                        by: self.caller(peer),
+                    })
+                    .await?;
                 json(&api::Reloaded {
                     policy_generation: loaded.generation,
                     agents: loaded.agents,
@@ -330,25 +347,6 @@ impl Control {
         let lines =
             tokio::task::spawn_blocking(move || ledger::tail(&directory, &selection)).await??;
         Ok(with_type(Body::whole(lines.concat()), "application/jsonl"))
-    }
-
-    async fn agents(&self, role: Role) -> Answer {
-        let uid = match role {
-            Role::Operator => None,
-            Role::User(uid) => Some(uid),
-            Role::Agent(_) => {
-                role.operate("the list of agents", &self.socket_group)?;
-                None
-            }
-        };
-        let mut agents = self.engine.call(|engine| engine.agents()).await?;
-        agents.retain(|agent| {
-            let mut users = agent.manifest.launch_users.iter();
-            uid.is_none_or(|uid| users.any(|user| self.accounts.uid(user) == Some(uid)))
-        });
-        let mut agents: Vec<api::Agent> = agents.iter().map(views::agent).collect();
-        agents.sort_by(|a, b| (&a.agent, &a.environment).cmp(&(&b.agent, &b.environment)));
-        json(&api::Agents { agents })
     }
 
     async fn status(&self, role: Role) -> Answer {

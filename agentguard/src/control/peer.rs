@@ -205,6 +205,25 @@ pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Sends a signal to the process of a descriptor, which cannot mean another meanwhile.
+///
+/// # Errors
+/// The kernel's answer: ESRCH when it has ended.
+pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: pidfd_send_signal takes a descriptor, a signal, no information, no flags.
+    let sent = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            no_info,
+            0,
+        )
+    };
+    Ok(Errno::result(sent).map(drop)?)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixStream;

@@ -1,12 +1,12 @@
 //! Tagged processes, by asking the kernel about every process there is.
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
 use agentguard_common::identity::Tag;
 
-use super::peer::pidfd_open;
+use super::peer::{pidfd_open, pidfd_signal};
 use crate::engine::{Handle, Stopped};
 
 /// Processes asked about at once: each takes a descriptor meanwhile.
@@ -36,6 +36,65 @@ pub struct Details {
 
 /// All tagged processes.
 pub(super) async fn tagged(engine: &Handle) -> Result<Vec<Tagged>, Stopped> {
+    let found = look(engine, |_| true, |_| {}).await?;
+    Ok(found)
+}
+
+/// What became of the processes of runs that were revoked.
+#[derive(Debug, Default)]
+pub(super) struct Killed {
+    /// How many got the signal.
+    pub killed: usize,
+    /// How many were still there at the last look.
+    pub left: usize,
+}
+
+/// Looks for processes at most, when those of a run are killed: each can have forked
+/// before the signal came to it.
+const LOOKS: usize = 10;
+
+/// Kills every process of these runs, also those that they make meanwhile.
+pub(super) async fn kill(engine: &Handle, runs: &[u64]) -> Result<Killed, Stopped> {
+    let mut signalled = std::collections::BTreeSet::new();
+    let mut left = 0;
+    for _ in 0..LOOKS {
+        if runs.is_empty() {
+            break;
+        }
+        let found = look(
+            engine,
+            |tagged| runs.contains(&tagged.tag.run_serial) && is_alive(tagged.pid),
+            // One that ended meanwhile needs no signal.
+            |pidfd| drop(pidfd_signal(pidfd, nix::libc::SIGKILL)),
+        )
+        .await?;
+        left = found.len();
+        if left == 0 {
+            break;
+        }
+        signalled.extend(found.iter().map(|tagged| tagged.pid));
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    Ok(Killed {
+        killed: signalled.len(),
+        left,
+    })
+}
+
+/// Whether a process is more than an entry that waits for its parent to read it.
+fn is_alive(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
+    state.is_some_and(|state| !state.trim_start().starts_with(['Z', 'X']))
+}
+
+/// The tagged processes that are wanted; each is handed over by the descriptor by which
+/// its tag was read.
+async fn look(
+    engine: &Handle,
+    wanted: impl Fn(&Tagged) -> bool,
+    each: impl Fn(BorrowedFd<'_>),
+) -> Result<Vec<Tagged>, Stopped> {
     let mut found = Vec::new();
     for pids in all_pids().chunks(AT_ONCE) {
         // One that ends meanwhile has no tag any more.
@@ -44,13 +103,18 @@ pub(super) async fn tagged(engine: &Handle) -> Result<Vec<Tagged>, Stopped> {
             .filter_map(|pid| Some((*pid, pidfd_open(*pid).ok()?)))
             .collect();
         let tagged = engine.call(move |engine| {
-            let tag = |(pid, pidfd): &(u32, OwnedFd)| {
+            let tag = |(pid, pidfd): (u32, OwnedFd)| {
                 let tag = engine.port().tag_of(pidfd.as_fd()).ok()??;
-                Some(Tagged { pid: *pid, tag })
+                Some((Tagged { pid, tag }, pidfd))
             };
-            open.iter().filter_map(tag).collect::<Vec<_>>()
+            open.into_iter().filter_map(tag).collect::<Vec<_>>()
         });
-        found.extend(tagged.await?);
+        for (tagged, pidfd) in tagged.await? {
+            if wanted(&tagged) {
+                each(pidfd.as_fd());
+                found.push(tagged);
+            }
+        }
     }
     Ok(found)
 }

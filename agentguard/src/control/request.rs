@@ -28,11 +28,22 @@ const ENDED_RUNS: usize = 1_000;
 pub(super) enum Route {
     StartRun,
     Adopt,
-    Runs { agent: Option<String>, ended: usize },
+    Runs {
+        agent: Option<String>,
+        ended: usize,
+    },
     Run(Uuid),
     Ps,
     Events(EventQuery),
     Agents,
+    Agent {
+        name: String,
+        environment: Option<String>,
+    },
+    Decide {
+        name: String,
+        retire: bool,
+    },
     Reload,
     Status,
     Doctor,
@@ -70,6 +81,9 @@ pub(super) fn route(method: &Method, path: &str, query: Option<&str>) -> Result<
         ("POST", "/v1/policy/reload") => Route::Reload,
         ("GET", "/v1/status") => Route::Status,
         ("GET", "/v1/doctor") => Route::Doctor,
+        (method, path) if path.starts_with("/v1/agents/") => {
+            about_an_agent(method, &path["/v1/agents/".len()..], &mut query)?
+        }
         ("GET", path) if path.starts_with("/v1/runs/") => Route::Run(run_id(&path[9..])?),
         _ => {
             return Err(Failed::not_found(format!(
@@ -79,6 +93,26 @@ pub(super) fn route(method: &Method, path: &str, query: Option<&str>) -> Result<
     };
     query.finish()?;
     Ok(route)
+}
+
+/// `NAME`, `NAME/retire`, `NAME/reinstate`. A name holds no `/`.
+fn about_an_agent(method: &str, rest: &str, query: &mut Query<'_>) -> Result<Route, Failed> {
+    let (name, what) = rest.split_once('/').unwrap_or((rest, ""));
+    let name = name.to_owned();
+    match (method, what) {
+        ("GET", "") => Ok(Route::Agent {
+            name,
+            environment: query.take("environment"),
+        }),
+        ("POST", "retire") => Ok(Route::Decide { name, retire: true }),
+        ("POST", "reinstate") => Ok(Route::Decide {
+            name,
+            retire: false,
+        }),
+        _ => Err(Failed::not_found(format!(
+            "no endpoint {method} /v1/agents/{rest}; docs/openapi.yaml lists them"
+        ))),
+    }
 }
 
 fn run_id(text: &str) -> Result<Uuid, Failed> {

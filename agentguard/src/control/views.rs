@@ -3,16 +3,22 @@
 use agentguard_common::identity::run_state;
 
 use super::processes::{Tagged, details};
+use crate::agents::life::Version;
 use crate::api;
+use crate::clock;
 use crate::engine::AgentReport;
 use crate::kernel::KernelRun;
+use crate::policy::duration;
 use crate::runs::Run;
 
 /// A run for people and programs.
 pub(super) fn run(run: &Run, kernel: Option<&KernelRun>) -> api::Run {
     let end = run.ended.as_ref();
+    let lease_is_over = kernel
+        .is_some_and(|kernel| kernel.lease_until != 0 && clock::boot_ns() >= kernel.lease_until);
     let state = match (end, kernel.map(|kernel| kernel.state)) {
         (Some(_), _) => "ended",
+        (None, Some(run_state::ACTIVE)) if lease_is_over => "lease-expired",
         (None, Some(run_state::ACTIVE)) => "active",
         (None, Some(run_state::PAUSED)) => "paused",
         (None, Some(run_state::REVOKED)) => "revoked",
@@ -71,20 +77,37 @@ pub(super) fn process(process: &Tagged, run: Option<&Run>) -> api::Process {
     }
 }
 
-/// An agent for people and programs.
-pub(super) fn agent(agent: &AgentReport) -> api::Agent {
-    let manifest = &agent.manifest;
+/// An agent for people and programs. Of one that is not in force, what the registry has
+/// of its last manifest.
+pub(super) fn agent(report: &AgentReport) -> api::Agent {
+    let known = &report.known;
+    let latest = known.latest();
+    let told = |value: fn(&Version) -> &str| latest.map_or("", value).to_owned();
+    let lease = latest.and_then(|latest| duration::parse(latest.lease.as_deref()?).ok());
     api::Agent {
-        agent: manifest.name.clone(),
-        environment: manifest.environment.as_str().to_owned(),
-        owner: manifest.owner.clone(),
-        description: manifest.description.clone(),
-        agent_version: manifest.version.clone(),
-        mode: manifest.mode.as_str().to_owned(),
-        authority: manifest.authority.as_str().to_owned(),
-        lease_seconds: manifest.lease.map(|lease| lease.as_secs()),
-        runs: agent.runs,
-        manifest: manifest.source.file_line(),
-        index: agent.index,
+        agent: known.name.clone(),
+        environment: known.environment.clone(),
+        owner: known.owner.clone(),
+        description: latest.and_then(|latest| latest.description.clone()),
+        agent_version: told(|latest| &latest.version),
+        state: report.state.name().to_owned(),
+        mode: told(|latest| &latest.mode),
+        authority: told(|latest| &latest.authority),
+        lease_seconds: lease.map(|lease| lease.as_secs()),
+        runs: report.runs,
+        last_run: report.last_run,
+        registered: known.registered,
+        absent_since: known.absent_since,
+        retired: known.retired.clone(),
+        // The file may have moved without meaning something else.
+        manifest: report
+            .manifest
+            .as_ref()
+            .filter(|_| known.absent_since.is_none())
+            .map_or_else(
+                || told(|latest| &latest.manifest),
+                |it| it.source.file_line(),
+            ),
+        index: known.index,
     }
 }

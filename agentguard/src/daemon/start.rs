@@ -14,6 +14,8 @@ use super::mounts::Mounts;
 use super::resolver::Resolver;
 use super::{Base, Daemon, DaemonError, facts, mounts, system, watchdog};
 use crate::agents::Registry;
+use crate::agents::kept::Kept;
+use crate::agents::seen::LastRuns;
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::control::{Control, Facts, Listener, Serving};
@@ -45,6 +47,9 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// Time for the first look for files with several names.
 const LINKS: Duration = Duration::from_secs(20);
+
+/// Ended runs that are looked at for when their agents last ran.
+const RECENT: usize = 100;
 
 /// Starts everything; returns when the policies are in force. If that fails,
 /// what was started is stopped again, with the reason in the ledger.
@@ -225,12 +230,15 @@ fn open_base(
         tracing::error!("{problem}; that run is known by the kernel's record alone");
     }
     let known: HashSet<Uuid> = live.iter().map(|run| run.id).collect();
+    let state = store.clone();
     let options = ledger::Options {
         directory: config.ledger_dir(),
         fsync: config.fsync,
         file_bytes: ledger::FILE_BYTES,
     };
     let (ledger, recovered) = Ledger::open(options, &known)?;
+    let live = state.resume(live, recovered.next_seq)?;
+    let told: HashSet<Uuid> = recovered.recorded.keys().copied().collect();
     let health = ledger.health();
     let subscribers = Arc::new(Subscribers::default());
     let sinks = Sinks::new(
@@ -247,6 +255,7 @@ fn open_base(
         correlator: Correlator::default(),
         repeats: Repeats::default(),
         sinks,
+        runs: state,
         settled: settled_sender,
         metrics: Arc::clone(metrics),
     };
@@ -256,9 +265,16 @@ fn open_base(
         boot_id: boot_id(),
         metrics: Arc::clone(metrics),
         accounts: Accounts::default(),
+        dormant_after: config.dormant_after,
     };
-    let runs = Runs::new(store, live);
-    let (handle, mut prepared) = Engine::prepare(port, registry, runs, context, names);
+    let mut last_runs = LastRuns::load(&config.last_runs_file());
+    // The last daemon may have been killed before it wrote of these.
+    for run in store.newest_ended(RECENT, |_| true)? {
+        let identity = &run.identity;
+        last_runs.note(&identity.agent, &identity.environment, run.started);
+    }
+    let runs = (Runs::new(store, live), last_runs);
+    let (handle, mut prepared) = Engine::prepare(port, registry, runs, context, names, &told);
     tell_torn(&mut prepared, recovered);
     let pipeline = pipeline.start(queue)?;
     let base = Base {
@@ -309,6 +325,7 @@ fn sources(config: &Config) -> Sources {
         mountinfo: config.mountinfo.clone(),
         registry: config.registry_file(),
         names: config.names_file(),
+        kept: Kept::new(config.kept_dir()),
         accept_degraded: config.accept_degraded.clone(),
         own: own_places(
             &config.state_dir,

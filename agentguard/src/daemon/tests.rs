@@ -1,6 +1,7 @@
 //! The whole daemon over a kernel in memory: policies from files, requests over
 //! the socket, records from the ring, events in the ledger.
 
+mod agents;
 mod names;
 
 use std::fs;
@@ -206,6 +207,7 @@ async fn a_run_from_start_to_end() {
         host.kinds(),
         [
             "daemon-started",
+            "agent-registered",
             "policy-loaded",
             "run-started",
             "decision",
@@ -219,8 +221,8 @@ async fn a_run_from_start_to_end() {
         .iter()
         .map(|record| record["seq"].as_u64().unwrap())
         .collect();
-    assert_eq!(seqs, (1..=7).collect::<Vec<u64>>());
-    assert_eq!(ledger[3]["exe"], "/usr/bin/python3");
+    assert_eq!(seqs, (1..=8).collect::<Vec<u64>>());
+    assert_eq!(ledger[4]["exe"], "/usr/bin/python3");
     assert!(!host.socket().exists(), "the socket is removed");
 }
 

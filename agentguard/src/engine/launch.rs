@@ -164,6 +164,10 @@ impl Engine {
         origin: Origin,
     ) -> Result<(Begun, Arc<Manifest>), LaunchError> {
         let parent = launch.parent.map(|id| self.parent(id)).transpose()?;
+        let own = parent
+            .as_deref()
+            .map(|parent| parent.identity.environment.as_str());
+        self.in_service(&launch.agent, launch.environment.as_deref().or(own))?;
         let (index, manifest) = self.choose(&launch, parent.as_deref())?;
         let (index, on_behalf_of) = match &parent {
             None => (index, self.authorise(&manifest, &launch)?),

@@ -165,7 +165,7 @@ impl Engine {
         let ended = || AdmitError("the run has ended".to_owned());
         self.learn_run(slot, serial);
         let run = self.runs.by_serial(serial).ok_or_else(ended)?;
-        if run.slot != slot || self.ending.closing.contains(&serial) {
+        if run.slot != slot || self.ending.closing.contains_key(&serial) {
             return Err(ended());
         }
         let policy = self.names.view.policy_of(serial);

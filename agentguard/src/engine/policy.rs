@@ -1,6 +1,9 @@
 //! Loading policies: read, check, compile, put in force. Whatever fails, the
 //! policy in force stays as it is.
 
+mod asked;
+mod decide;
+mod life;
 mod needs;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -9,8 +12,12 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
+pub use self::asked::{Asked, Trigger};
+pub use self::decide::{Decided, LifeError, Named};
+use self::life::{Wanted, note};
 use self::needs::missing_protections;
 use super::{Engine, Handle, Stopped};
+use crate::agents::kept::Kept;
 use crate::agents::{Registry, RegistryError};
 use crate::clock::Timestamp;
 use crate::correlate::PolicyNames;
@@ -27,32 +34,6 @@ use crate::policy::compile::{Compiled, Set};
 use crate::policy::manifest::Manifest;
 use crate::policy::{self, Diagnostic, LoadOptions};
 use crate::users::Accounts;
-
-/// What asks for a load.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trigger {
-    /// The daemon starts.
-    Start,
-    /// SIGHUP.
-    Signal,
-    /// The API.
-    Api,
-    /// The host's mounts changed.
-    Mounts,
-}
-
-impl Trigger {
-    /// The value of `trigger` in events.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::Signal => "signal",
-            Self::Api => "api",
-            Self::Mounts => "mounts",
-        }
-    }
-}
 
 /// Agents with their kernel indexes.
 pub type IndexedAgents = Vec<(u32, Arc<Manifest>)>;
@@ -96,6 +77,8 @@ pub struct Sources {
     pub registry: PathBuf,
     /// The file of rule names, for the next daemon.
     pub names: PathBuf,
+    /// The texts of the manifests in force.
+    pub kept: Kept,
     /// Protections that the operator lets be absent.
     pub accept_degraded: BTreeSet<String>,
     /// Protections of the daemon's own places.
@@ -195,25 +178,25 @@ impl Loader {
     ///
     /// # Errors
     /// See [`LoadError`]; the policy in force stays.
-    pub async fn load(&self, trigger: Trigger) -> Result<Loaded, LoadError> {
+    pub async fn load(&self, asked: impl Into<Asked>) -> Result<Loaded, LoadError> {
+        let asked = asked.into();
         let mut known = self.known.lock().await;
+        let result = self.load_locked(&asked, &mut known).await;
+        self.tell_refusal(asked.trigger, &result).await;
+        result
+    }
+
+    async fn load_locked(&self, asked: &Asked, known: &mut Known) -> Result<Loaded, LoadError> {
         let directory = self.sources.agents.clone();
         let options = LoadOptions {
             strict_permissions: true,
         };
         let read = tokio::task::spawn_blocking(move || policy::load_dir(&directory, options));
-        let result = match read.await? {
-            Ok(set) => {
-                let manifests = set.manifests.into_iter().map(Arc::new).collect();
-                self.install(manifests, trigger, set.warnings, &mut known)
-                    .await
-            }
-            Err(diagnostics) => Err(LoadError::Manifests {
-                problems: diagnostics.0.iter().map(ToString::to_string).collect(),
-            }),
-        };
-        self.tell_refusal(trigger, &result).await;
-        result
+        let set = read.await?.map_err(|diagnostics| LoadError::Manifests {
+            problems: diagnostics.0.iter().map(ToString::to_string).collect(),
+        })?;
+        let wanted = self.with_absent(set).await?;
+        self.install(wanted, asked, known).await
     }
 
     /// Compiles the manifests in force anew if the host's mounts are not those
@@ -230,31 +213,37 @@ impl Loader {
         if now.is_ok_and(|now| now == *in_force.mounts) {
             return Ok(());
         }
-        let agents = in_force.agents.into_iter();
-        let manifests = agents.map(|(_, manifest)| manifest).collect();
-        let result = self
-            .install(manifests, Trigger::Mounts, Vec::new(), &mut known)
-            .await;
-        self.tell_refusal(Trigger::Mounts, &result).await;
+        self.install_again(Trigger::Mounts.into(), &mut known).await
+    }
+
+    /// Compiles the manifests in force anew, without those of retired agents.
+    async fn install_again(&self, asked: Asked, known: &mut Known) -> Result<(), LoadError> {
+        let wanted = self.engine.call(|engine| engine.in_force_again()).await?;
+        let result = self.install(wanted, &asked, known).await;
+        self.tell_refusal(asked.trigger, &result).await;
         result.map(|_| ())
     }
 
     async fn install(
         &self,
-        manifests: Vec<Arc<Manifest>>,
-        trigger: Trigger,
-        mut warnings: Vec<Diagnostic>,
+        wanted: Wanted,
+        asked: &Asked,
         known: &mut Known,
     ) -> Result<Loaded, LoadError> {
+        let trigger = asked.trigger;
         let accepted = self.sources.accept_degraded.clone();
-        let (registry, set) = self
+        let (registry, set, mut wanted) = self
             .engine
-            .call(move |engine| engine.plan(&manifests, &accepted))
+            .call(move |engine| engine.plan(wanted, &accepted))
             .await??;
         let sources = self.sources.clone();
         let previous = known.names.clone();
+        let occasion = asked.occasion();
+        let mut warnings = std::mem::take(&mut wanted.warnings);
         let (compiled, registry, set, names) = tokio::task::spawn_blocking(move || {
             let compiled = compile(&sources, &registry, &set)?;
+            let registry = note(registry, &wanted, &sources.kept, &occasion)?;
+            registry.save(&sources.registry)?;
             let names = Arc::new(PolicyNames::of(&compiled));
             // The previous generation stays known: its records may still be in the rings.
             let kept: Vec<&PolicyNames> = [Some(&names), previous.as_ref()]
@@ -276,6 +265,7 @@ impl Loader {
             .call(move |engine| engine.put(&compiled, registry, set, told, trigger))
             .await??;
         known.names = Some(names);
+        self.told().await?;
         memory::give_back();
         Ok(loaded)
     }
@@ -326,7 +316,6 @@ fn compile(sources: &Sources, registry: &Registry, set: &Set) -> Result<Compiled
             problems: diagnostics.iter().map(ToString::to_string).collect(),
         },
     )?;
-    registry.save(&sources.registry)?;
     Ok(compiled)
 }
 
@@ -347,19 +336,22 @@ pub fn load_names(path: &std::path::Path) -> Vec<PolicyNames> {
 }
 
 impl Engine {
-    /// Numbers the agents and checks that this host can do what they need.
+    /// Numbers the agents and checks that this host can do what they need. Retired ones
+    /// are left out, whatever their files say.
     fn plan(
         &self,
-        manifests: &[Arc<Manifest>],
+        mut wanted: Wanted,
         accepted: &BTreeSet<String>,
-    ) -> Result<(Registry, Set), LoadError> {
-        let problems = missing_protections(&self.port.protections(), manifests, accepted);
+    ) -> Result<(Registry, Set, Wanted), LoadError> {
+        let mut registry = self.registry.clone();
+        wanted.leave_out(&registry);
+        let manifests = wanted.all();
+        let problems = missing_protections(&self.port.protections(), &manifests, accepted);
         if !problems.is_empty() {
             return Err(LoadError::Protections { problems });
         }
-        let mut registry = self.registry.clone();
         let live: HashSet<u32> = self.port.runs().iter().map(|run| run.agent).collect();
-        let places = lineage::places(manifests).map_err(|error| LoadError::Manifests {
+        let places = lineage::places(&manifests).map_err(|error| LoadError::Manifests {
             problems: vec![error.to_string()],
         })?;
         let placeholders = places.iter().map(|place| Arc::new(place.placeholder()));
@@ -371,7 +363,7 @@ impl Engine {
             agents,
             places: indexes.zip(places).collect(),
         };
-        Ok((registry, set))
+        Ok((registry, set, wanted))
     }
 
     fn put(
@@ -405,6 +397,7 @@ impl Engine {
             mounts,
             last_refusal: None,
         };
+        self.tell_untold();
         self.tell_loaded(trigger);
         Ok(loaded)
     }

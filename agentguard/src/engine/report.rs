@@ -11,7 +11,6 @@ use super::{Engine, InForce};
 use crate::api;
 use crate::kernel::{KernelRun, Protection};
 use crate::policy::compile::lineage;
-use crate::policy::manifest::Manifest;
 use crate::runs::{Run, Store};
 use crate::sinks::ledger::HealthReport;
 use crate::sinks::metrics::{AgentDecisions, Snapshot};
@@ -28,16 +27,6 @@ pub struct StatusReport {
     pub tagged_tasks: u64,
     /// The resolver of names.
     pub resolver: api::Resolver,
-}
-
-/// An agent in force.
-pub struct AgentReport {
-    /// Kernel index.
-    pub index: u32,
-    /// Its manifest.
-    pub manifest: Arc<Manifest>,
-    /// Its live runs.
-    pub runs: usize,
 }
 
 impl Engine {
@@ -68,22 +57,6 @@ impl Engine {
             links: self.links.report(),
             resolver: Some(self.resolver()),
         }
-    }
-
-    /// The agents in force.
-    #[must_use]
-    pub fn agents(&self) -> Vec<AgentReport> {
-        // Also those that other agents started: they have indexes of their own.
-        let is_of = |run: &Run, manifest: &Manifest| {
-            run.identity.agent == manifest.name
-                && run.identity.environment == manifest.environment.as_str()
-        };
-        let report = |(index, manifest): &(u32, Arc<Manifest>)| AgentReport {
-            index: *index,
-            manifest: Arc::clone(manifest),
-            runs: self.runs.live().filter(|run| is_of(run, manifest)).count(),
-        };
-        self.policy.agents.iter().map(report).collect()
     }
 
     /// The live runs, each with the kernel's counts.
@@ -143,6 +116,7 @@ impl Engine {
             fills: self.port.fills(),
             tagged_tasks: self.port.tagged_tasks(),
             active_runs,
+            agents: self.agents_by_state(),
             name_grants: self.grant_count(),
             generation: self.policy.generation,
             loaded: self.policy.loaded,

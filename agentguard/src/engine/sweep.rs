@@ -4,10 +4,11 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use agentguard_common::identity::{Tag, origin};
+use agentguard_common::identity::{Tag, origin, run_state};
+use uuid::Uuid;
 
 use super::Engine;
-use crate::clock::Timestamp;
+use crate::clock::{self, Timestamp};
 use crate::correlate::KnownRun;
 use crate::event::Identity;
 use crate::kernel::KernelRun;
@@ -24,8 +25,38 @@ impl Engine {
         }
     }
 
+    /// Tells of runs that began under a daemon that was killed before it told of them. Of
+    /// those that have no task and never had one, nothing began.
+    pub(super) fn tell_missing_starts(&mut self, told: &HashSet<Uuid>) {
+        let kernel: HashMap<u64, KernelRun> = self
+            .port
+            .runs()
+            .into_iter()
+            .map(|run| (run.serial, run))
+            .collect();
+        let untold: Vec<Arc<Run>> = self
+            .runs
+            .live()
+            .filter(|run| !told.contains(&run.id))
+            .cloned()
+            .collect();
+        for run in untold {
+            let is_here = run.boot_id == self.context.boot_id;
+            match kernel.get(&run.serial).filter(|_| is_here) {
+                Some(found) if found.tasks == 0 && found.events == 0 => {
+                    let why = "the daemon was killed before it had enrolled the process";
+                    self.tell_start(&run, Some(why.to_owned()));
+                    self.runs.discard(run.id);
+                    // The slot is freed by the sweep that follows.
+                }
+                _ => self.tell_start(&run, None),
+            }
+        }
+    }
+
     /// Compares both sides once.
     pub(super) fn sweep(&mut self) {
+        self.revoke_retired();
         let kernel = self.port.runs();
         let known: HashSet<u64> = kernel.iter().map(|run| run.serial).collect();
         for run in &kernel {
@@ -43,7 +74,7 @@ impl Engine {
             .runs
             .live()
             .filter(|run| !known.contains(&run.serial) || run.boot_id != self.context.boot_id)
-            .filter(|run| !self.ending.closing.contains(&run.serial))
+            .filter(|run| !self.ending.closing.contains_key(&run.serial))
             .cloned()
             .collect();
         for run in gone {
@@ -54,6 +85,7 @@ impl Engine {
             };
             self.close(run, None, ended_by);
         }
+        self.note_last_runs();
     }
 
     /// Closes those of these runs that have no task left.
@@ -69,7 +101,7 @@ impl Engine {
             .map(|run| (run.serial, run))
             .collect();
         for (serial, kernel) in kernel {
-            if self.ending.closing.contains(&serial) {
+            if self.ending.closing.contains_key(&serial) {
                 continue;
             }
             let tag = Tag {
@@ -77,18 +109,25 @@ impl Engine {
                 run: kernel.slot,
                 run_serial: serial,
             };
-            let run = self.runs.by_serial(serial).cloned();
-            if let Err(error) = self.port.end_run(tag) {
-                tracing::error!("the slot of run {} was not freed: {error}", kernel.id);
-            }
-            if let Some(run) = run {
-                self.close(run, Some(kernel), "exited");
+            match self.runs.by_serial(serial).cloned() {
+                Some(run) => {
+                    let ended_by = ended_by(&kernel, clock::boot_ns());
+                    self.close(run, Some((tag, kernel)), ended_by);
+                }
+                None => self.free(tag),
             }
         }
     }
 
-    fn close(&mut self, run: Arc<Run>, kernel: Option<KernelRun>, ended_by: &'static str) {
-        self.ending.closing.insert(run.serial);
+    fn free(&mut self, tag: Tag) {
+        if let Err(error) = self.port.end_run(tag) {
+            tracing::error!("the slot of a run that ended was not freed: {error}");
+        }
+    }
+
+    fn close(&mut self, run: Arc<Run>, kernel: Option<(Tag, KernelRun)>, ended_by: &'static str) {
+        let (slot, kernel) = kernel.unzip();
+        self.ending.closing.insert(run.serial, slot);
         self.forget_names_of(run.serial);
         self.tell(Message::RunEnded(Box::new(RunEnding {
             run,
@@ -100,11 +139,19 @@ impl Engine {
 
     /// The pipeline has recorded a run's end.
     pub(super) fn run_settled(&mut self, settled: RunSettled) {
+        let mut slot = None;
         if let Some(run) = self.runs.get(settled.run) {
-            self.ending.closing.remove(&run.serial);
+            slot = self.ending.closing.remove(&run.serial).flatten();
+            // One that was too short for a sweep to see it.
+            let identity = &run.identity;
+            self.last_runs
+                .note(&identity.agent, &identity.environment, run.started);
         }
         if let Err(error) = self.runs.end(settled.run, settled.ended) {
             tracing::error!("the record of a run that ended was not kept: {error}");
+        }
+        if let Some(tag) = slot {
+            self.free(tag);
         }
     }
 
@@ -165,6 +212,18 @@ impl Engine {
             }
             Err(error) => tracing::error!("{error}"),
         }
+    }
+}
+
+/// Why a run whose last task is gone has ended. Who was revoked or whose lease was over
+/// could do nothing any more but end.
+fn ended_by(kernel: &KernelRun, now: u64) -> &'static str {
+    if kernel.state == run_state::REVOKED {
+        "revoked"
+    } else if kernel.lease_until != 0 && now >= kernel.lease_until {
+        "lease-expired"
+    } else {
+        "exited"
     }
 }
 

@@ -86,6 +86,30 @@ fn shift_entry(entry: u32, bank: u32) -> u32 {
     }
 }
 
+/// The half in force. A daemon that was killed while it switched the heads left some agents
+/// in either half, and the next policy would be written over what the others are judged by:
+/// all go to the newer generation, which was complete before the first of them was switched.
+fn finish_switch(heads: &Table<u32>, policies: &Table<PolicyRecord>) -> u32 {
+    let generation = |slot: u32| policies.get(slot).map_or(0, |record| record.generation);
+    let newest = (1..limits::AGENTS)
+        .filter_map(|agent| heads.get(agent))
+        .filter(|slot| *slot != 0)
+        .max_by_key(|slot| generation(*slot));
+    let Some(newest) = newest else {
+        return 0;
+    };
+    let bank = newest / limits::AGENTS;
+    for agent in 1..limits::AGENTS {
+        let slot = bank * limits::AGENTS + agent;
+        let present = generation(slot) == generation(newest);
+        let wanted = if present { slot } else { 0 };
+        if heads.get(agent) != Some(wanted) {
+            heads.publish(agent, wanted);
+        }
+    }
+    bank
+}
+
 /// The record of slot 0. Generation 0 denies everything; that is enforced, and has
 /// to be counted and recorded as such.
 const NO_POLICY: PolicyRecord = PolicyRecord {
@@ -116,10 +140,10 @@ impl Banks {
             Table::map(fd(name)?, len).map_err(|error| failed(&format!("mapping {name}"), &error))
         }
         let heads: Table<u32> = table(fd, map::HEADS, limits::AGENTS)?;
-        let in_second = (0..limits::AGENTS)
-            .any(|agent| heads.get(agent).is_some_and(|slot| slot >= limits::AGENTS));
+        let policies: Table<PolicyRecord> = table(fd, map::POLICIES, limits::POLICIES)?;
+        let current = finish_switch(&heads, &policies);
         Ok(Self {
-            policies: table(fd, map::POLICIES, limits::POLICIES)?,
+            policies,
             states: table(fd, map::PATH_STATES, limits::PATH_STATES)?,
             rows: table(fd, map::PATH_ROWS, limits::PATH_ROWS)?,
             globs: table(fd, map::GLOB_STATES, limits::GLOB_STATES)?,
@@ -133,7 +157,7 @@ impl Banks {
             starts: fd(map::PATH_STARTS)?,
             transitions: fd(map::PATH_TRANSITIONS)?,
             links: fd(map::LINKS)?,
-            current: u32::from(in_second),
+            current,
             heads,
             used: Used::default(),
         })
@@ -509,5 +533,64 @@ pub fn grace() {
         // Refused on kernels with `nohz_full`. A hook takes microseconds and cannot
         // sleep; this is more than a grace period ever takes.
         std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table<T: aya::Pod>(len: u32) -> Table<T> {
+        let file = tempfile::tempfile().unwrap();
+        let bytes = size_of::<T>().next_multiple_of(8) * len as usize;
+        file.set_len(bytes.next_multiple_of(4_096) as u64).unwrap();
+        Table::map(file, len).unwrap()
+    }
+
+    const fn of(generation: u32) -> PolicyRecord {
+        PolicyRecord {
+            generation,
+            ..NO_POLICY
+        }
+    }
+
+    /// Agents 1 and 2 have policies in both halves, 3 only in the old, 4 only in the new one.
+    fn switched(heads_of: [u32; 4]) -> (u32, [u32; 4]) {
+        let heads: Table<u32> = table(limits::AGENTS);
+        let policies: Table<PolicyRecord> = table(limits::POLICIES);
+        policies.set(0, NO_POLICY);
+        for agent in [1, 2, 3] {
+            policies.set(agent, of(7));
+        }
+        for agent in [1, 2, 4] {
+            policies.set(limits::AGENTS + agent, of(8));
+        }
+        // Of a generation long gone.
+        policies.set(limits::AGENTS + 3, of(6));
+        for (agent, slot) in (1..).zip(heads_of) {
+            heads.publish(agent, slot);
+        }
+        let bank = finish_switch(&heads, &policies);
+        (bank, [1, 2, 3, 4].map(|agent| heads.get(agent).unwrap()))
+    }
+
+    #[test]
+    fn a_switch_that_was_interrupted_is_finished() {
+        let second = |agent| limits::AGENTS + agent;
+        let done = (1, [second(1), second(2), 0, second(4)]);
+        for heads in [
+            [second(1), 2, 3, 0],
+            [second(1), second(2), 3, 0],
+            [second(1), second(2), 0, 0],
+            done.1,
+        ] {
+            assert_eq!(switched(heads), done, "{heads:?}");
+        }
+        // Not begun.
+        assert_eq!(switched([1, 2, 3, 0]), (0, [1, 2, 3, 0]));
+        // The first one went; nobody is in the new generation yet.
+        assert_eq!(switched([0, 2, 3, 0]), (0, [1, 2, 3, 0]));
+        // No policy was ever in force.
+        assert_eq!(switched([0; 4]), (0, [0; 4]));
     }
 }

@@ -32,6 +32,8 @@ pub struct LoadOptions {
 pub struct PolicySet {
     /// The manifests, in the order of the files and within them.
     pub manifests: Vec<Manifest>,
+    /// Their texts, in the same order: each alone, without its neighbours in the file.
+    pub texts: Vec<Box<str>>,
     /// What is probably not meant.
     pub warnings: Vec<Diagnostic>,
 }
@@ -142,7 +144,15 @@ impl Loader {
         if diagnostics.iter().any(Diagnostic::is_error) {
             return Err(Diagnostics(diagnostics));
         }
+        let text = |manifest: &Manifest| {
+            let source = self.sources.get(&manifest.source.file);
+            source
+                .map(|source| source.document_at(&manifest.source))
+                .unwrap_or_default()
+                .into()
+        };
         Ok(PolicySet {
+            texts: self.manifests.iter().map(text).collect(),
             manifests: self.manifests,
             warnings: diagnostics,
         })

@@ -42,6 +42,14 @@ pub struct SourceFile {
     line_starts: Vec<usize>,
 }
 
+/// Whether a line ends a document.
+fn is_mark(line: &str) -> bool {
+    let rest = line
+        .strip_prefix("---")
+        .or_else(|| line.strip_prefix("..."));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t']))
+}
+
 impl SourceFile {
     /// Takes a file's text.
     #[must_use]
@@ -77,6 +85,28 @@ impl SourceFile {
         let line = self.text.get(start..end.unwrap_or(self.text.len()))?;
         let line = line.trim_end_matches(['\r', '\n']);
         Some(line.strip_prefix('\u{feff}').unwrap_or(line))
+    }
+
+    /// The text of the document that begins at a place: up to the next document.
+    #[must_use]
+    pub fn document_at(&self, begin: &Location) -> String {
+        let mut text = String::new();
+        for number in begin.line.. {
+            let Some(line) = self.line(number) else {
+                break;
+            };
+            if number == begin.line {
+                // It may follow `---` on the same line.
+                let before = begin.column.max(1) as usize - 1;
+                text.extend(line.chars().skip(before));
+            } else if is_mark(line) {
+                break;
+            } else {
+                text.push_str(line);
+            }
+            text.push('\n');
+        }
+        text
     }
 
     /// The place of a byte of the text.

@@ -48,6 +48,8 @@ pub struct Snapshot {
     pub tagged_tasks: u64,
     /// Live runs by (agent, environment).
     pub active_runs: BTreeMap<(String, String), u64>,
+    /// Agents by their state.
+    pub agents: BTreeMap<&'static str, u64>,
     /// Addresses that runs hold for names.
     pub name_grants: usize,
     /// Policy generation in force.
@@ -203,6 +205,7 @@ impl Metrics {
             self.dropped(snapshot),
             kernel_errors(snapshot),
             active_runs(snapshot),
+            agents(snapshot),
             self.names_asked(),
             map_fill(
                 snapshot,
@@ -340,6 +343,18 @@ fn active_runs(snapshot: &Snapshot) -> MetricFamily {
             gauge_sample(&labels, *runs as f64)
         });
     gauge("agentguard_active_runs", "Live runs.", samples.collect())
+}
+
+fn agents(snapshot: &Snapshot) -> MetricFamily {
+    let samples = snapshot
+        .agents
+        .iter()
+        .map(|(state, agents)| gauge_sample(&[("state", state)], *agents as f64));
+    gauge(
+        "agentguard_agents",
+        "Registered agents by state: active (has a live run), idle, dormant (no run for dormant_after), absent (its manifest is gone), retired.",
+        samples.collect(),
+    )
 }
 
 fn map_fill(

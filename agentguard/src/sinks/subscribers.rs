@@ -227,6 +227,7 @@ mod tests {
             verdict: Some(verdict),
             stands_for: 1,
             line: b"{}\n".as_slice().into(),
+            then: None,
         })
     }
 

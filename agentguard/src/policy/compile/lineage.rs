@@ -19,11 +19,18 @@ pub const PLACES: usize = 512;
 
 /// Between the name of an agent and those of the agents above it.
 const BELOW: &str = " < ";
+/// Between those.
+const BESIDE: &str = " + ";
 
 /// The agent's own name in the [name](Place::name) of a place, or in an agent's.
 #[must_use]
 pub fn agent_of(name: &str) -> &str {
     name.split_once(BELOW).map_or(name, |(agent, _)| agent)
+}
+
+/// All agents in the name of a place, or the one in an agent's.
+pub fn names_in(name: &str) -> impl Iterator<Item = &str> {
+    name.split(BELOW).flat_map(|part| part.split(BESIDE))
 }
 
 /// An agent at a place in a lineage.
@@ -53,7 +60,7 @@ impl Place {
     pub fn name(&self) -> String {
         let mut names: Vec<&str> = self.above.iter().map(|other| other.name.as_str()).collect();
         names.sort_unstable();
-        format!("{}{BELOW}{}", self.manifest.name, names.join(" + "))
+        format!("{}{BELOW}{}", self.manifest.name, names.join(BESIDE))
     }
 
     /// A manifest under that name, for whoever keeps indexes; it says nothing.

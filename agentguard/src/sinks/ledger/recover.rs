@@ -27,7 +27,8 @@ pub struct Recovered {
     pub file: Option<PathBuf>,
     /// A record that was half written.
     pub torn: Option<Torn>,
-    /// Kernel records and counted repeats that the ledger holds, by run, of runs whose end it does not.
+    /// Kernel records and counted repeats that the ledger holds, by run, of runs of which it
+    /// holds the beginning and not the end.
     pub recorded: HashMap<Uuid, u64>,
 }
 
@@ -207,7 +208,7 @@ fn count(path: &Path, counted: u64, into: &mut Recovered) -> io::Result<()> {
                 "decision" | "flow" => line.count.unwrap_or(1),
                 _ => u64::from(line.run_seq.is_some()),
             };
-            if stands_for > 0 {
+            if stands_for > 0 || line.kind == "run-started" {
                 *into.recorded.entry(run).or_default() += stands_for;
             }
         }

@@ -58,6 +58,7 @@ fn kind_of_entry(seq: u64, kind: Kind, run_seq: Option<u64>) -> Arc<Entry> {
         verdict: None,
         stands_for: u64::from(run_seq.is_some()),
         line: format!("{line}\n").into_bytes().into(),
+        then: None,
     })
 }
 
@@ -114,6 +115,25 @@ fn without_a_checkpoint_records_are_counted_anew_and_ended_runs_are_not() {
     ledger.close();
     let (_, recovered) = open(options(dir.path()));
     assert!(recovered.recorded.is_empty());
+}
+
+/// Daemons that are killed soon after their start must not each count everything anew.
+#[test]
+fn what_was_counted_at_the_start_is_kept_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = dir.path().join("checkpoint.json");
+    let (mut ledger, _) = open(options(dir.path()));
+    assert!((1..=3).all(|seq| ledger.offer(&entry(seq))));
+    ledger.close();
+    fs::remove_file(&checkpoint).unwrap();
+    let (ledger, _) = open(options(dir.path()));
+    // The tests' harness bounds the time.
+    while !checkpoint.exists() {
+        std::thread::yield_now();
+    }
+    let kept: Value = serde_json::from_slice(&fs::read(&checkpoint).unwrap()).unwrap();
+    assert_eq!(kept["seq"], 3);
+    ledger.close();
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::{Fsync, Health, Options};
 use crate::clock::Timestamp;
 use crate::event::{Detail, Event, Kind, RecordsLost};
 use crate::files::FileError;
-use crate::sinks::Entry;
+use crate::sinks::{Entry, Then};
 
 /// Bytes written at once.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -112,6 +112,9 @@ impl Writer {
 
     /// Writes until the queue is closed and empty.
     pub fn run(mut self, entries: &Receiver<Arc<Entry>>) {
+        // What was counted at the start is not counted again by the next daemon, should this
+        // one be killed soon.
+        self.checkpoint();
         let mut batch = Batch::default();
         loop {
             match entries.recv_timeout(self.next_wake()) {
@@ -223,12 +226,15 @@ impl Writer {
     fn account(&mut self, batch: &Batch) {
         for entry in &batch.entries {
             self.last_seq = self.last_seq.max(entry.seq);
+            if let Some(Then(then)) = &entry.then {
+                then();
+            }
             let Some(run) = entry.run() else {
                 continue;
             };
             if entry.kind == Kind::RunEnded {
                 self.recorded.remove(&run);
-            } else if entry.stands_for > 0 {
+            } else if entry.stands_for > 0 || entry.kind == Kind::RunStarted {
                 *self.recorded.entry(run).or_default() += entry.stands_for;
             }
         }
@@ -335,5 +341,6 @@ pub(super) fn missed_note(lost: u64, first_seq: u64, last_seq: u64) -> Option<Ar
         verdict: None,
         stands_for: 0,
         line: line.into_boxed_slice(),
+        then: None,
     }))
 }
