@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
+use crate::credentials::SharedCredential;
 use crate::policy::change::{Change, Effect};
 
 /// What an event is about.
@@ -31,6 +32,8 @@ pub enum Kind {
     RunFailed,
     /// The last process of a run ended.
     RunEnded,
+    /// An agent has a credential of a person.
+    SharedCredential,
     /// An agent's first manifest came into force.
     AgentRegistered,
     /// Another version of an agent's manifest came into force.
@@ -59,7 +62,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Decision,
         Self::Exec,
         Self::Exit,
@@ -67,6 +70,7 @@ impl Kind {
         Self::RunStarted,
         Self::RunFailed,
         Self::RunEnded,
+        Self::SharedCredential,
         Self::AgentRegistered,
         Self::AgentChanged,
         Self::AgentAbsent,
@@ -92,6 +96,7 @@ impl Kind {
             Self::RunStarted => "run-started",
             Self::RunFailed => "run-failed",
             Self::RunEnded => "run-ended",
+            Self::SharedCredential => "shared-credential",
             Self::AgentRegistered => "agent-registered",
             Self::AgentChanged => "agent-changed",
             Self::AgentAbsent => "agent-absent",
@@ -194,6 +199,8 @@ pub enum Detail {
     RunStarted(RunStarted),
     /// See [`Kind::RunEnded`].
     RunEnded(RunEnded),
+    /// See [`Kind::SharedCredential`].
+    SharedCredential(SharedCredential),
     /// See [`Kind::AgentRegistered`] and what follows it there.
     Agent(Box<AgentEvent>),
     /// See [`Kind::PolicyLoaded`].

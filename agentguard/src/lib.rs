@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod correlate;
+pub mod credentials;
 pub mod daemon;
 pub mod decode;
 pub mod engine;

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::clock::{Clock, Timestamp};
 use crate::correlate::{Correlator, KnownRun, PolicyNames};
+use crate::credentials::Findings;
 use crate::decode::{self, Body};
 use crate::event::{Detail, Event, Kind, Lost, RunEnded};
 use crate::files::FileError;
@@ -93,6 +94,8 @@ pub struct Pipeline {
     pub correlator: Correlator,
     /// Knows what may be repeated.
     pub repeats: Repeats,
+    /// Knows which credentials were told of.
+    pub findings: Findings,
     /// Where events go.
     pub sinks: Sinks,
     /// Where runs are written down before their ends are told.
@@ -169,7 +172,11 @@ impl Pipeline {
                             what: record.fold,
                         };
                         self.repeats.told(key, &event);
+                        let finding = self.findings.of(&event);
                         self.sinks.publish(event);
+                        if let Some(finding) = finding {
+                            self.sinks.publish(finding);
+                        }
                     } else if record.body == Body::RunEnded
                         && let Some(run) = self.correlator.run_id(record.tag.run_serial)
                     {
@@ -203,6 +210,7 @@ impl Pipeline {
     fn run_ended(&mut self, ending: &RunEnding) {
         let run = &ending.run;
         self.correlator.forget_run(run.serial);
+        self.findings.forget(run.id);
         let recorded = self.sinks.take_recorded(run.id);
         let how = settle(ending, recorded.kept, recorded.lost);
         let ended = Ended {

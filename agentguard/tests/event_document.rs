@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 
 use agentguard::clock::Timestamp;
+use agentguard::credentials::SharedCredential;
 use agentguard::event::{
     AddressObject, AgentEvent, Daemon, Decision, Detail, Event, Exit, FileObject, Identity, Kind,
     LoadedAgent, Lost, Object, PolicyLoaded, Process, RecordsLost, RunEnded, RunStarted,
@@ -113,6 +114,11 @@ fn details() -> Vec<Detail> {
             recorded: 0,
             lost: Lost::default(),
             complete: true,
+        }),
+        Detail::SharedCredential(SharedCredential {
+            credential: "environment",
+            evidence: String::new(),
+            refused: false,
         }),
         agent_event(),
         Detail::PolicyLoaded(PolicyLoaded {

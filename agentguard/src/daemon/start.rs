@@ -20,6 +20,7 @@ use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::control::{Control, Facts, Listener, Serving};
 use crate::correlate::{Correlator, PolicyNames};
+use crate::credentials::Findings;
 use crate::engine::{
     self, Context, Engine, Handle, LoadError, Loaded, Loader, PipelineEnds, Prepared, Sources,
     Trigger,
@@ -254,6 +255,7 @@ fn open_base(
     let pipeline = Pipeline {
         correlator: Correlator::default(),
         repeats: Repeats::default(),
+        findings: Findings::default(),
         sinks,
         runs: state,
         settled: settled_sender,

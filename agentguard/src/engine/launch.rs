@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::{Engine, sweep};
 use crate::clock::{self, Timestamp};
+use crate::credentials;
 use crate::event::{Detail, Event, Identity, Kind, RunStarted};
 use crate::files::FileError;
 use crate::kernel::{KernelError, NewRun, Port};
@@ -329,6 +330,7 @@ impl Engine {
         match tag_it(self.port.as_mut(), tag, &process, from) {
             Ok(()) => {
                 self.tell_start(&run, None);
+                self.tell_credentials(&run);
                 Ok(run)
             }
             Err(error) => {
@@ -344,6 +346,22 @@ impl Engine {
         self.forget_names_of(tag.run_serial);
         if let Err(error) = self.port.end_run(tag) {
             tracing::error!("the slot of a run that did not start was not freed: {error}");
+        }
+    }
+
+    /// Tells which credentials of people a run begins with.
+    pub(super) fn tell_credentials(&mut self, run: &Run) {
+        for found in credentials::of_process(run.pid, &self.context.accounts) {
+            self.tell(Message::Emit(Box::new(Event {
+                time: run.started,
+                seq: 0,
+                kind: Kind::SharedCredential,
+                identity: Some(run.shown_identity()),
+                agent_version: Some(run.agent_version.as_str().into()),
+                run_seq: None,
+                process: None,
+                detail: Detail::SharedCredential(found),
+            })));
         }
     }
 

@@ -68,6 +68,9 @@ impl Engine {
                 self.names_of_run(tag);
                 self.tell(sweep::announcement(&run));
                 self.tell_start(&run, None);
+                if self.is_first_process(kernel) {
+                    self.tell_credentials(&run);
+                }
                 self.context.metrics.count_run();
             }
             Err(error) => tracing::error!("a run that the kernel began is not recorded: {error}"),
@@ -144,14 +147,20 @@ impl Engine {
 
     /// The command line of a run's first process, for people, if it is still that process.
     fn command_of(&self, run: &KernelRun) -> Vec<String> {
+        if self.is_first_process(run) {
+            details(run.pid).command
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Whether the number of a run's first process still means it, or another of the run.
+    fn is_first_process(&self, run: &KernelRun) -> bool {
         let Ok(pidfd) = pidfd_open(run.pid) else {
-            return Vec::new();
+            return false;
         };
         let tag = self.port.tag_of(pidfd.as_fd()).ok().flatten();
-        match tag {
-            Some(tag) if tag.run_serial == run.serial => details(run.pid).command,
-            _ => Vec::new(),
-        }
+        tag.is_some_and(|tag| tag.run_serial == run.serial)
     }
 }
 

@@ -65,6 +65,8 @@ impl Journal {
         let denied = match &event.detail {
             Detail::Decision(decision) => decision.verdict != Verdict::Allow,
             Detail::RunStarted(_) | Detail::RunEnded(_) => false,
+            // Of refused ones the denial is logged.
+            Detail::SharedCredential(found) if !found.refused => true,
             _ => return,
         };
         if !denied && matches!(event.detail, Detail::Decision(_)) {
@@ -160,6 +162,10 @@ fn sentence(event: &Event) -> String {
             } else {
                 format!("incomplete, {} lost", ended.lost.total())
             }
+        ),
+        Detail::SharedCredential(found) => format!(
+            "the agent has a person's credential ({}): {}",
+            found.credential, found.evidence
         ),
         _ => event.kind.name().to_owned(),
     }
