@@ -226,7 +226,13 @@ fn suite_on(host: &Host, series: vm::cli::Series) -> Result<()> {
 
 /// What the package does on a whole Debian: name of the part, the script in
 /// tests/debian, what the kernel is told, packages beside it.
-const DEBIAN: [(&str, &str, &str, &[&str]); 3] = [
+const DEBIAN: [(&str, &str, &str, &[&str]); 4] = [
+    (
+        "who becomes an agent, on a whole Debian",
+        "identity.sh",
+        "",
+        &["at", "cron", "crun", "dbus"],
+    ),
     (
         "the package's life, on a whole Debian",
         "package.sh",

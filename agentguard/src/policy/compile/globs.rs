@@ -91,8 +91,20 @@ pub struct Classes {
     pub members: Vec<Vec<usize>>,
 }
 
-/// Builds the byte automaton of some patterns, appending its states.
+/// The byte automaton of some patterns. It is the same for all agents: most patterns are those
+/// of the protected set, which every agent has.
 pub fn build(builder: &mut Builder, patterns: &[&GlobPattern]) -> Result<Classes, Full> {
+    let key: Vec<GlobPattern> = patterns.iter().copied().cloned().collect();
+    if let Some(known) = builder.known_globs(&key) {
+        return Ok(known.clone());
+    }
+    let classes = append(builder, patterns)?;
+    builder.keep_globs(key, classes.clone());
+    Ok(classes)
+}
+
+/// Builds one, appending its states.
+fn append(builder: &mut Builder, patterns: &[&GlobPattern]) -> Result<Classes, Full> {
     let automata: Vec<Vec<Step>> = patterns.iter().map(|pattern| steps(pattern)).collect();
     let mut classes = Classes {
         start: 0,

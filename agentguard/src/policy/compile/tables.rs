@@ -15,6 +15,9 @@ use agentguard_common::path::{
     TransitionKey, Unreadable, state_flag,
 };
 
+use super::globs::Classes;
+use crate::policy::path::GlobPattern;
+
 /// A table that cannot hold the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the policy needs more than {limit} {what}")]
@@ -59,6 +62,7 @@ pub struct Builder {
     nodes: HashMap<NetNode, u32>,
     sets: HashMap<Vec<PortInterval>, u32>,
     match_sets: HashMap<MatchSet, u32>,
+    globs: HashMap<Vec<GlobPattern>, Classes>,
 }
 
 impl Default for Builder {
@@ -82,6 +86,7 @@ impl Default for Builder {
             nodes: HashMap::new(),
             sets: HashMap::new(),
             match_sets: HashMap::from([(MatchSet::default(), matching::set::NONE)]),
+            globs: HashMap::new(),
         }
     }
 }
@@ -203,6 +208,15 @@ impl Builder {
         }
         self.tables.transitions.insert(key, next);
         Ok(())
+    }
+
+    /// The byte automaton of these patterns, if there is one already.
+    pub(super) fn known_globs(&self, patterns: &[GlobPattern]) -> Option<&Classes> {
+        self.globs.get(patterns)
+    }
+
+    pub(super) fn keep_globs(&mut self, patterns: Vec<GlobPattern>, classes: Classes) {
+        self.globs.insert(patterns, classes);
     }
 
     pub(super) fn add_glob_state(&mut self) -> Result<u32, Full> {

@@ -33,7 +33,6 @@ struct Tree<'a> {
     places: Vec<Place<'a>>,
     states: HashMap<Vec<usize>, u32>,
     work: Vec<Vec<usize>>,
-    classes: HashMap<Vec<&'a GlobPattern>, globs::Classes>,
     /// Each state and the states that one name leads to.
     edges: Vec<(u32, u32)>,
 }
@@ -51,7 +50,6 @@ pub(super) fn build(
         places: vec![Place::default()],
         states: HashMap::new(),
         work: Vec::new(),
-        classes: HashMap::new(),
         edges: Vec::new(),
     };
     if rules.is_empty() {
@@ -262,14 +260,7 @@ impl<'a> Tree<'a> {
         let mut patterns: Vec<&'a GlobPattern> = globs.iter().map(|(glob, _)| *glob).collect();
         patterns.sort_unstable();
         patterns.dedup();
-        let classes = match self.classes.get(&patterns) {
-            Some(classes) => classes.clone(),
-            None => {
-                let classes = globs::build(builder, &patterns)?;
-                self.classes.insert(patterns.clone(), classes.clone());
-                classes
-            }
-        };
+        let classes = globs::build(builder, &patterns)?;
         for (index, members) in classes.members.iter().enumerate() {
             let mut targets = everywhere.to_vec();
             for (glob, to) in globs {
