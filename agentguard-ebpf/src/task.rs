@@ -9,6 +9,9 @@ use crate::kernel::{STORAGE_CAN_MISS, Task};
 use crate::maps::{LIVE, MEASURING, RUNS, TASKS, TASKS_BY_ADDRESS};
 
 const ENOENT: i32 = 2;
+const EEXIST: i32 = 17;
+/// The map's entry must not be there yet.
+const BPF_NOEXIST: u64 = 1;
 
 /// Whether any task on the host has a tag.
 #[inline(always)]
@@ -73,6 +76,37 @@ pub fn set_tag(task: Task, tag: &Tag) -> bool {
         return false;
     };
     *stored = *tag;
+    add_live(1);
+    add_to_run(tag, 1);
+    true
+}
+
+/// The same for a task that others can see already: whoever else tags it at the same time,
+/// it is counted once.
+#[inline(always)]
+pub fn set_tag_once(task: Task, tag: &Tag) -> bool {
+    if STORAGE_CAN_MISS.load() != 0 {
+        let address = task.0 as u64;
+        match TASKS_BY_ADDRESS.insert(address, tag, BPF_NOEXIST) {
+            Ok(()) => {}
+            Err(error) => return error == -EEXIST,
+        }
+    }
+    let stored = TASKS.get_or_create(task.as_ptr());
+    // SAFETY: checked for null; the serial number is exchanged below.
+    let Some(stored) = (unsafe { stored.as_mut() }) else {
+        if STORAGE_CAN_MISS.load() != 0 {
+            let address = task.0 as u64;
+            let _ = TASKS_BY_ADDRESS.remove(address);
+        }
+        return false;
+    };
+    stored.agent = tag.agent;
+    stored.run = tag.run;
+    let was = atomic::put(&raw mut stored.run_serial, tag.run_serial);
+    if STORAGE_CAN_MISS.load() == 0 && was != 0 {
+        return was == tag.run_serial;
+    }
     add_live(1);
     add_to_run(tag, 1);
     true

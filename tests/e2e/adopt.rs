@@ -159,7 +159,14 @@ fn whole_trees(suite: &mut Suite) -> Result<()> {
         ensure!(missing.is_empty(), "{missing:?} of the tree have no tag");
         drop(growing);
     }
-    Ok(())
+    // Whoever was dying while it was looked at is counted out as well.
+    until("no task of them is left", || {
+        let all = suite.daemon.json(&[
+            "runs", "list", "--agent", "worker", "--ended", "0", "--json",
+        ])?;
+        let adopted = all["runs"].as_array().cloned().unwrap_or_default();
+        Ok((!adopted.iter().any(|run| run["origin"] == "adopted")).then_some(()))
+    })
 }
 
 fn open_is_listed(suite: &mut Suite) -> Result<()> {

@@ -5,7 +5,7 @@ use core::ffi::c_void;
 
 use agentguard_common::identity::Tag;
 
-use crate::kernel::{Argument, Task};
+use crate::kernel::{Argument, LSM_ATTACHED, Task};
 use crate::maps::ENROL;
 use crate::task;
 
@@ -20,6 +20,13 @@ struct IterContext {
 #[inline(always)]
 fn is_below(task: Task, tag: &Tag) -> bool {
     task::tag(task.real_parent()) == Some(*tag)
+}
+
+/// Whether a task ends and was counted out of its run already, or is about to be: without LSM
+/// programs that is when it exits, and not when it is freed.
+#[inline(always)]
+fn is_counted_out(task: Task) -> bool {
+    LSM_ATTACHED.load() == 0 && task.is_exiting()
 }
 
 /// Tags every thread of the process that `ENROL` names. A thread that has a tag
@@ -56,7 +63,14 @@ pub fn enrol(ctx: *mut c_void) -> i32 {
             }
         }
         Some(_) => request.failed += 1,
-        None if request.from == 0 && task::set_tag(task, &tag) => request.tagged += 1,
+        // Nobody would count it out any more.
+        None if is_counted_out(task) => {}
+        None if request.from == 0 && task::set_tag_once(task, &tag) => {
+            request.tagged += 1;
+            if is_counted_out(task) {
+                task::clear_tag(task);
+            }
+        }
         None => request.failed += 1,
     }
     0

@@ -61,7 +61,7 @@ pub fn task_newtask(ctx: BtfTracePointContext) -> i32 {
     let child = Task::from_argument(ctx.arg(0));
     if let Some(tag) = task::tag(Task::current())
         && task::tag(child).is_none()
-        && !task::set_tag(child, &tag)
+        && !task::set_tag_once(child, &tag)
     {
         emit::count(Counter::TagFailed);
     }

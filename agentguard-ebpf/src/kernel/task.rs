@@ -91,6 +91,14 @@ impl Task {
         own != current && flags & (PF_IO_WORKER | PF_DUMPCORE) == 0
     }
 
+    /// Whether it ends.
+    #[inline(always)]
+    pub fn is_exiting(self) -> bool {
+        const PF_EXITING: u32 = 4;
+        let flags: u32 = self.load::<TASK_FLAGS, _>();
+        flags & PF_EXITING != 0
+    }
+
     /// Whether it is in another mount namespace than the host.
     #[inline(always)]
     pub fn has_mounts_of_its_own(self) -> bool {
