@@ -541,7 +541,7 @@ fn bad_words_and_numbers() {
                |
             16 |       - { user: svc }
                |         ^
-            help: add `exe: PATH` or `systemd_unit: NAME.service`; a pattern such as `/opt/agents/**` is a program too
+            help: add `exe: PATH`, `systemd_unit: NAME.service` or `cgroup: PATH`; a pattern such as `/opt/agents/**` is a program too
 
             error: agents.d/x.yaml:17:11: `sha256` says which build of `exe` is meant, and `exe` is missing
                |
@@ -1091,7 +1091,7 @@ fn what_is_too_much_over_all_files() {
         ("g.yaml", numbered("g").as_bytes()),
     ]);
     expect![[r#"
-        error: agents.d: the manifests hold 1027 agents; the limit over all agents is 1024
+        error: agents.d: the manifests hold 1027 agents; the limit over all agents is 1022
         help: remove agents that no longer run, or use patterns instead of lists
 
         error: agents.d: the manifests hold 16385 path rules; the limit over all agents is 16384
