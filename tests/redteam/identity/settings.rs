@@ -50,8 +50,17 @@ pub const ATTEMPTS: &[Attempt] = &[
     ),
     opened!("identity-setting-sysrq", "/proc/sysrq-trigger"),
     deed("identity-setting-inherited", |field| {
-        let value = format!("redteam-{}\n", field.side.name());
-        call!(SYS_write, field.inherited, value.as_bytes(), value.len())?;
+        // Another one each time, and from its beginning: the kernel takes no part of a setting.
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed();
+        let now = now.map_or(0, |now| now.subsec_nanos());
+        let value = format!("redteam-{}-{now}\n", field.side.name());
+        call!(
+            SYS_pwrite64,
+            field.inherited,
+            value.as_bytes(),
+            value.len(),
+            0
+        )?;
         sys::done()
     })
     .inherits(|_| Ok(sys::open(Path::new(DOMAIN), O_WRONLY)?))
