@@ -164,9 +164,9 @@ impl Control {
         let gone = |error: std::io::Error| {
             Failed::bad_request(format!("process {pid} cannot be adopted: {error}"))
         };
-        if pid <= 1 || pid == std::process::id() {
+        if let Some(why) = processes::not_to_be_adopted(pid) {
             return Err(Failed::bad_request(format!(
-                "process {pid} is not one to be adopted"
+                "process {pid} cannot be adopted: {why}"
             )));
         }
         let pidfd = pidfd_open(pid).map_err(gone)?;

@@ -119,6 +119,23 @@ async fn look(
     Ok(found)
 }
 
+/// Why a process must not become an agent with all its descendants, if so.
+pub(super) fn not_to_be_adopted(pid: u32) -> Option<&'static str> {
+    // The daemon's parents, as far up as they are seen.
+    let mut at = std::process::id();
+    while at > 1 && at != pid {
+        at = details(at).ppid;
+    }
+    if pid == 0 || at == pid {
+        return Some("it is the daemon's own, or one that the daemon descends from");
+    }
+    // Kernel threads have no memory of their own, and so no program: neither has what has ended.
+    if details(pid).exe.is_none() {
+        return Some("it has no program: it has ended, or is the kernel's");
+    }
+    None
+}
+
 /// The session of a process, if it is still there.
 pub(super) fn session(pid: u32) -> Option<i32> {
     let pid = i32::try_from(pid).ok()?;
@@ -162,5 +179,26 @@ pub fn details(pid: u32) -> Details {
             .filter(|argument| !argument.is_empty())
             .map(|argument| String::from_utf8_lossy(argument).into_owned())
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_the_daemons_line_nor_the_kernels_threads_are_adopted() {
+        let own = std::process::id();
+        assert!(not_to_be_adopted(own).is_some());
+        assert!(not_to_be_adopted(details(own).ppid).is_some());
+        assert!(not_to_be_adopted(0).is_some());
+        assert!(not_to_be_adopted(u32::MAX).is_some());
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        assert_eq!(not_to_be_adopted(child.id()), None);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }

@@ -193,21 +193,13 @@ pub fn compile(
             warnings.append(&mut found);
         }
     }
-    let matcher = matching::compile(
+    let matcher = matcher(
         &mut builder,
-        &set.agents,
+        set,
         mounts,
-        &mut links,
+        (&mut links, &mut warnings, &mut errors),
         generation,
-        &mut warnings,
     );
-    let matcher = matcher.unwrap_or_else(|full| {
-        let first = set.agents.first();
-        errors.extend(
-            first.map(|(_, manifest)| Diagnostic::about_manifest(manifest, &full.to_string())),
-        );
-        None
-    });
     if !errors.is_empty() {
         return Err(errors);
     }
@@ -219,6 +211,32 @@ pub fn compile(
         mounts: mounts.clone(),
         tables: Arc::new(builder.finish(set.delegations())),
         warnings,
+    })
+}
+
+/// What programs are matched by.
+fn matcher(
+    builder: &mut tables::Builder,
+    set: &Set,
+    mounts: &MountTable,
+    (links, warnings, errors): (
+        &mut rules::Links,
+        &mut Vec<Diagnostic>,
+        &mut Vec<Diagnostic>,
+    ),
+    generation: u32,
+) -> Option<PolicyRecord> {
+    // A program that has been replaced is still ours.
+    if let Ok(own) = std::env::current_exe() {
+        errors.extend(matching::about_ourselves(&set.agents, &own));
+    }
+    let agents = &set.agents;
+    let compiled = matching::compile(builder, agents, mounts, links, generation, warnings);
+    compiled.unwrap_or_else(|full| {
+        let first = agents.first();
+        let about = |manifest| Diagnostic::about_manifest(manifest, &full.to_string());
+        errors.extend(first.map(|(_, manifest)| about(manifest)));
+        None
     })
 }
 

@@ -3,6 +3,8 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use agentguard_common::identity::{PolicyRecord, policy_flag};
@@ -15,7 +17,7 @@ use super::super::path::GlobPattern;
 use super::paths;
 use super::rules::{Links, PathRule, RuleList};
 use super::tables::{Builder, Full};
-use crate::mounts::MountTable;
+use crate::mounts::{self, MountTable};
 use crate::users::Accounts;
 
 /// Slices in slices that a unit may be in.
@@ -104,6 +106,37 @@ pub fn compile(
     }))
 }
 
+/// Entries that would make AgentGuard itself an agent when root starts it: nobody could then
+/// stop or remove it but by a reboot. `own` is its program.
+pub fn about_ourselves(agents: &[(u32, Arc<Manifest>)], own: &Path) -> Vec<Diagnostic> {
+    let names: Vec<Box<[u8]>> = mounts::names(own.as_os_str().as_bytes());
+    let accounts = Accounts::default();
+    let is_root = |item: &ExecMatch| {
+        let user = item.user.as_ref();
+        user.is_none_or(|user| accounts.uid(user) == Some(0))
+    };
+    let takes_us = |item: &&ExecMatch| {
+        let exe = item.exe.as_ref();
+        item.systemd_unit.is_none()
+            && item.cgroup.is_none()
+            && item.sha256.is_none()
+            && is_root(item)
+            && exe.is_some_and(|exe| exe.matches(&names))
+    };
+    let entries = agents.iter().flat_map(|(_, manifest)| &manifest.matches);
+    entries
+        .filter(takes_us)
+        .map(|item| {
+            let message = format!(
+                "this entry is about AgentGuard's own program as well ({}): as an agent it could not be stopped or removed",
+                own.display()
+            );
+            let help = "name programs more closely, or a user who is not root";
+            Diagnostic::at(Severity::Error, &item.location, message, help)
+        })
+        .collect()
+}
+
 /// All entries, the most particular first: of several that hold for a process the first counts.
 fn entries(agents: &[(u32, Arc<Manifest>)]) -> Vec<Entry<'_>> {
     let mut all: Vec<Entry<'_>> = agents
@@ -172,4 +205,36 @@ fn cgroups(item: &ExecMatch) -> Vec<Vec<Component>> {
         .collect();
     found.extend(below);
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::manifest_of;
+
+    fn found(exe: &str, user: Option<&str>, cgroup: Option<&str>) -> usize {
+        let manifest = manifest_of("a", |manifest| {
+            let pattern = |text: &str| PathPattern::parse(text).unwrap();
+            manifest.matches.push(ExecMatch {
+                exe: Some(pattern(exe)),
+                user: user.map(str::to_owned),
+                sha256: None,
+                systemd_unit: None,
+                cgroup: cgroup.map(pattern),
+                location: manifest.source.clone(),
+            });
+        });
+        about_ourselves(&[(1, Arc::new(manifest))], Path::new("/usr/bin/agentguard")).len()
+    }
+
+    #[test]
+    fn no_entry_may_take_agentguard_itself() {
+        for exe in ["/**", "/usr/bin/*", "**/agentguard", "/usr/bin/agentguard"] {
+            assert_eq!(found(exe, None, None), 1, "{exe}");
+            assert_eq!(found(exe, Some("0"), None), 1, "{exe}");
+            assert_eq!(found(exe, Some("4711"), None), 0, "{exe}");
+            assert_eq!(found(exe, None, Some("/agents.slice")), 0, "{exe}");
+        }
+        assert_eq!(found("/srv/agents/**", None, None), 0);
+    }
 }
