@@ -202,8 +202,9 @@ struct DaemonArgs {
     unload: bool,
 }
 
+/// Which run is to begin.
 #[derive(Debug, Args)]
-struct RunArgs {
+struct WantedArgs {
     /// The agent
     #[arg(long, value_name = "NAME")]
     agent: String,
@@ -219,6 +220,12 @@ struct RunArgs {
     /// Longest life of the run, up to what the manifest allows
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     lease: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    #[command(flatten)]
+    wanted: WantedArgs,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -229,21 +236,8 @@ struct AdoptArgs {
     /// The process
     #[arg(value_name = "PID")]
     pid: u32,
-    /// The agent
-    #[arg(long, value_name = "NAME")]
-    agent: String,
-    /// Its environment, where the name exists in several
-    #[arg(long, value_name = "ENVIRONMENT")]
-    environment: Option<String>,
-    /// The work item that the run is for
-    #[arg(long, value_name = "REF")]
-    task: Option<String>,
-    /// The person for whom the run acts
-    #[arg(long, value_name = "WHO")]
-    on_behalf_of: Option<String>,
-    /// Longest life of the run, up to what the manifest allows
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
-    lease: Option<Duration>,
+    #[command(flatten)]
+    wanted: WantedArgs,
     /// Write JSON
     #[arg(long)]
     json: bool,

@@ -10,11 +10,11 @@ pub(super) fn adopt(socket: &Path, args: AdoptArgs) -> Outcome {
     let json = args.json;
     let request = AdoptRequest {
         pid: args.pid,
-        agent: args.agent,
-        environment: args.environment,
-        task: args.task,
-        on_behalf_of: args.on_behalf_of,
-        lease_seconds: args.lease.map(|lease| lease.as_secs()),
+        agent: args.wanted.agent,
+        environment: args.wanted.environment,
+        task: args.wanted.task,
+        on_behalf_of: args.wanted.on_behalf_of,
+        lease_seconds: args.wanted.lease.map(|lease| lease.as_secs()),
     };
     let adopted: Adopted = client::post(socket, "/v1/adoptions", Some(&request))?;
     let mut out = Output::new();

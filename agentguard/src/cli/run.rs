@@ -31,11 +31,11 @@ pub(super) fn run(socket: &Path, args: RunArgs) -> Outcome {
     };
     let program = find(name)?;
     let request = RunRequest {
-        agent: args.agent,
-        environment: args.environment,
-        task: args.task,
-        on_behalf_of: args.on_behalf_of,
-        lease_seconds: args.lease.map(|lease| lease.as_secs()),
+        agent: args.wanted.agent,
+        environment: args.wanted.environment,
+        task: args.wanted.task,
+        on_behalf_of: args.wanted.on_behalf_of,
+        lease_seconds: args.wanted.lease.map(|lease| lease.as_secs()),
         command: recorded(&program, arguments),
         traceparent: std::env::var("TRACEPARENT").ok(),
     };
