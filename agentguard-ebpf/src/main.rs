@@ -11,7 +11,8 @@
 //! | `tp_btf/task_newtask` | `task_newtask` | copy the tag where LSM programs are refused, and while processes are adopted |
 //! | `tp_btf/sched_process_exit` | `process_exit` | exit record; count out where LSM programs are refused |
 //! | `lsm/bprm_creds_for_exec` | `exec_begins` | what matches say of a script |
-//! | `tp_btf/sched_process_exec` | `process_exec` | first tag of a process that a match is about; exec record |
+//! | `lsm/bprm_committed_creds` | `exec_committed` | first tag of a process that a match is about |
+//! | `tp_btf/sched_process_exec` | `process_exec` | exec record; first tag, as above, where LSM programs are refused |
 //! | `lsm/bprm_check_security` | `exec_check` | decide `exec` |
 //! | `lsm/bprm_creds_from_file` | `bprm_creds_from_file` | privilege `setuid` |
 //! | `lsm/file_open` | `file_open` | decide `read`, `write` |

@@ -9,7 +9,7 @@ use aya_ebpf::programs::{BtfTracePointContext, LsmContext};
 
 use crate::emit::{self, Subjected};
 use crate::{enforce, verifier};
-use crate::kernel::{Argument, Binprm, Dentry, Task};
+use crate::kernel::{Argument, Binprm, Dentry, LSM_ATTACHED, Task};
 use crate::maps::{HEADS, POLICIES, RUNS};
 use crate::run::{self, Wanted};
 use crate::{matching, task};
@@ -44,11 +44,25 @@ pub fn exec_begins(ctx: LsmContext) -> i32 {
     0
 }
 
+/// `void bprm_committed_creds(const struct linux_binprm *bprm)`: the new image is there, the
+/// other threads are gone, and nothing of it has run. An LSM program is never left out, as
+/// tracing programs are where another task's breaks into one (kernels that can be preempted
+/// there).
+#[lsm(hook = "bprm_committed_creds")]
+pub fn exec_committed(ctx: LsmContext) -> i32 {
+    if matching::is_on()
+        && let Some(rule) = matching::rule(Binprm::from_argument(ctx.arg(0)).file().dentry())
+    {
+        become_agent(rule);
+    }
+    0
+}
+
 /// `void sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`:
-/// the new image is there, the other threads are gone, and nothing of it has run.
+/// a moment later; where LSM programs are refused, what a match is about becomes an agent here.
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
-    let matches = matching::is_on();
+    let matches = LSM_ATTACHED.load() == 0 && matching::is_on();
     if !matches && !task::any_tagged() {
         return 0;
     }

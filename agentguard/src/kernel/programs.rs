@@ -106,7 +106,7 @@ const fn names(name: &'static str) -> Program {
 
 /// All programs, inheritance first: a task is never decided about before its
 /// children would be tagged.
-pub const PROGRAMS: [Program; 88] = [
+pub const PROGRAMS: [Program; 89] = [
     lsm("task_alloc", "task_alloc", 2, "identity"),
     lsm("task_free", "task_free", 1, "identity"),
     Program {
@@ -130,6 +130,7 @@ pub const PROGRAMS: [Program; 88] = [
         role: Role::Core,
     },
     lsm("exec_begins", "bprm_creds_for_exec", 1, "identity"),
+    lsm("exec_committed", "bprm_committed_creds", 1, "identity"),
     lsm("exec_check", "bprm_check_security", 1, "exec"),
     lsm("file_open", "file_open", 1, "files"),
     newer("file_truncate", "file_truncate", 1, "files"),
